@@ -27,7 +27,7 @@ from hybridflow.batch import Ragged
 from hybridflow.cli import model
 from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.sampling import Sampling
-from hybridflow.engines.vllm import engine
+from hybridflow.engines.vllm import hardware_options
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.parallel import host_address
 from hybridflow.parallel.layout import Layout
@@ -48,7 +48,7 @@ def main() -> None:
         start_world(root)
         folder = Path(root) / "smollm2"
         model.run(["smollm2", "--out", str(folder)])
-        ours, theirs = (start_engine(folder, block) for block in (engine.CPU_BLOCK, VLLM_BLOCK))
+        ours, theirs = (start_engine(folder, block) for block in (hardware_options.CPU_BLOCK, VLLM_BLOCK))
         cases = {str(tokens): compare(ours, theirs, tokens, options.pairs) for tokens in options.lengths}
     result = {"threads": torch.get_num_threads(), "prompts": PROMPTS, "samples": SAMPLES, "by_prompt_tokens": cases}
     print(json.dumps(result, indent=1))
@@ -66,7 +66,7 @@ def start_world(root: str) -> None:
 
 def start_engine(folder: Path, block: int) -> VllmEngine:
     """Make a generation engine with the folder's weights, whose cache has such blocks."""
-    engine.CPU_BLOCK = block
+    hardware_options.CPU_BLOCK = block
     rollout = RolloutConfig(max_sequence_tokens=512, max_concurrent_rows=64, kv_cache_gib=1.0)
     made = VllmEngine(folder, Layout(), rollout, dtype="bfloat16", seed=0, stop_ids=[])
     made.update_weights(iter(load_file(folder / "model.safetensors").items()), 1)

@@ -15,8 +15,8 @@ from rich.segment import Segment
 from rich.table import Table
 
 from hybridflow.observe import logs, terminal
+from hybridflow.observe.json_lines import Record
 from hybridflow.observe.run_panel import RunPanel
-from hybridflow.observe.run_records import Record
 from hybridflow.observe.run_state import FollowedRun, RunState
 from hybridflow.observe.shown_metrics import SHOWN
 from hybridflow.observe.terminal import cell, one_line

@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hybridflow.observe.run_records import Record, finite
+from hybridflow.observe.json_lines import Record
+from hybridflow.observe.run_records import finite
 from hybridflow.observe.terminal import one_line
 
 NAME = 200  # characters of a name, an answer or an error

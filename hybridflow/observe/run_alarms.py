@@ -6,7 +6,8 @@ from itertools import chain
 from operator import itemgetter
 
 from hybridflow.observe.alarms import alarms_of
-from hybridflow.observe.run_records import Record, RunRecords
+from hybridflow.observe.json_lines import Record
+from hybridflow.observe.run_records import RunRecords
 
 ALARM = "alarm"  # the event
 

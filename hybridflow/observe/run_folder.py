@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
 from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.json_lines import Record, read_lines
 from hybridflow.observe.line_file import LineFile, size_of
 from hybridflow.observe.plain_json import as_json
 from hybridflow.observe.run_lock import LOCK, PRIVATE
@@ -111,17 +109,17 @@ class RunFolder:
         """Append a line to `metrics.jsonl`. A metric that is not finite is null there."""
         self._metrics.add(as_json(metrics))
 
-    def metric_lines(self) -> list[dict[str, Any]]:
+    def metric_lines(self) -> list[Record]:
         """Read `metrics.jsonl`; a line that a killed run has left half, or that was edited, is left out."""
-        return _lines(self.path / "metrics.jsonl")
+        return read_lines(self.path / "metrics.jsonl")
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""
         self._events.add(redacted(as_json({"time": now(), "event": event, **facts})))
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Record]:
         """Read `events.jsonl`; a line that a killed run has left half is left out."""
-        return _lines(self.path / "events.jsonl")
+        return read_lines(self.path / "events.jsonl")
 
     def last_sign(self) -> float:
         """Return when a file that tells of a run was last written to, in seconds since the epoch; 0: there is none."""
@@ -136,7 +134,7 @@ class RunFolder:
             beside.write_text(redacted(as_json(record, indent=1)) + "\n", encoding="utf-8")
             beside.replace(file)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """Read `run.json`; {} if there is none that can be read: a run of an earlier version, or a broken disk."""
         try:
             return read_object(self.path / RECORD)
@@ -228,20 +226,6 @@ def of_another_kind(folder: Path) -> Iterator[str]:
         kind = "a file" if path.is_file() else "a folder" if path.is_dir() else "neither a file nor a folder"
         if os.path.lexists(path) and kind != wanted:
             yield f"{path} is {kind if path.exists() else 'a link that leads nowhere'}; {wanted} was expected"
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Read the lines of a file that are JSON objects."""
-    text = ""
-    with suppress(FileNotFoundError):  # a new run of the name may have moved it just now
-        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    lines = []
-    for line in text.split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return [line for line in lines if isinstance(line, dict)]
 
 
 def _flush(file: Path) -> None:

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridflow.observe.event_words import in_words, time_of
+from hybridflow.observe.json_lines import Record
 from hybridflow.observe.row_sample import NAME, cut, sample
-from hybridflow.observe.run_records import Record, finite
+from hybridflow.observe.run_records import finite
 from hybridflow.observe.run_state import RunState
 from hybridflow.observe.shown_metrics import SHOWN, ShownMetric
 from hybridflow.observe.sparkline import sparkline

@@ -6,7 +6,6 @@ edited. What is there of that is returned, and nothing raises. docs/run-folder.m
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.errors import ConfigError
+from hybridflow.observe.json_lines import Record, bytes_of, object_of
 from hybridflow.observe.run_folder import EARLIER, RECORD, RunFolder
 from hybridflow.observe.run_lock import LOCK, is_held
 from hybridflow.observe.timeline import CONTROLLER, CallSpan
@@ -23,12 +23,8 @@ from hybridflow.observe.timeline import CONTROLLER, CallSpan
 CONFIG = "config.yaml"
 SIGNS = (RECORD, CONFIG, "metrics.jsonl", "events.jsonl", LOCK)  # of a run folder, one of which is always there
 VALIDATION = "validation/"
-ALIKE_BYTES = 256  # before the place that a file was read to, by which it is known again
 TAIL_BYTES = 2**18  # of a file of rows, in which its newest ones are looked for
 _NUMBER = re.compile(r"\d+")
-
-Record = dict[str, Any]
-"""Object of a line or a file. A metric that was not finite is None there; edited ones may be anything."""
 
 
 @dataclass
@@ -148,7 +144,7 @@ def read_rows(folder: Path, steps: Collection[int] | None = None) -> Iterator[Re
     for file in sorted(files, key=lambda file: _by_number(file.name)):
         with suppress(OSError), file.open("rb") as lines:  # a new run may have moved it just now
             for line in lines:
-                row = _object(line)
+                row = object_of(line)
                 if row is not None and isinstance(row.get("step"), int) and (steps is None or row["step"] in steps):
                     yield row
 
@@ -158,8 +154,8 @@ def newest_rows(file: Path) -> list[Record]:
 
     Of a step that is longer than `TAIL_BYTES` these are its last ones.
     """
-    lines = _bytes_of(file, TAIL_BYTES).splitlines()
-    rows = [row for row in map(_object, lines) if row and "response" in row and isinstance(row.get("step"), int)]
+    lines = bytes_of(file, TAIL_BYTES).splitlines()
+    rows = [row for row in map(object_of, lines) if row and "response" in row and isinstance(row.get("step"), int)]
     newest = max((row["step"] for row in rows), default=0)
     return [row for row in rows if row["step"] == newest]
 
@@ -168,8 +164,8 @@ def read_spans(file: Path) -> list[CallSpan]:
     """Return the calls in `timeline.json`, those of the controller among them (its `pool` is ""); [] without a file."""
     pools: dict[Any, str] = {}
     spans = []
-    for line in _bytes_of(file).splitlines():
-        match _object(line.rstrip(b",")):
+    for line in bytes_of(file).splitlines():
+        match object_of(line.rstrip(b",")):
             case {"name": "process_name", "pid": int(pid), "args": {"pool": str(pool)}}:
                 pools[pid] = pool
             case {"ph": "X", "name": str(name), "cat": str(role), "pid": int(pid), "tid": int(rank), **rest}:
@@ -187,56 +183,6 @@ def finite(value: object) -> float | None:
     except OverflowError:  # JSON's integers have any number of digits
         return None
     return number if math.isfinite(number) else None
-
-
-class FollowedLines:
-    """JSON objects of a file that grows line by line, read as they come. Half a line waits for its other half.
-
-    Attributes:
-        anew: whether the file, when it was last read, was another one than before, or cut back: it was read from its
-            begin then.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._place = 0
-        self._before = b""  # what stands before the place
-        self.anew = False
-
-    def read(self) -> list[Record]:
-        """Return what has come since the last time."""
-        data = _bytes_of(self._file, start=self._place - len(self._before))
-        self.anew = not data.startswith(self._before)
-        if self.anew:
-            data = _bytes_of(self._file)
-            self._place = 0
-            self._before = b""
-        new = data[len(self._before) : data.rfind(b"\n") + 1]
-        self._before = (self._before + new)[-ALIKE_BYTES:]
-        self._place += len(new)
-        return [found for found in map(_object, new.splitlines()) if found is not None]
-
-
-def _bytes_of(file: Path, most: int | None = None, start: int = 0) -> bytes:
-    """Return what a file has from a place on, or its last bytes; b"": there is none, or a new run has just moved it.
-
-    What has its name and is no file is not opened: of a pipe that may never end.
-    """
-    with suppress(OSError):
-        if file.is_file():
-            with file.open("rb") as opened:
-                opened.seek(start if most is None else max(0, file.stat().st_size - most))
-                return opened.read()
-    return b""
-
-
-def _object(line: bytes) -> Record | None:
-    """Return the object that a line is; None: it is none."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _span(pool: str, rank: int, role: str, name: str, event: Mapping[Any, Any]) -> CallSpan | None:

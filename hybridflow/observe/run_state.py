@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hybridflow.observe.json_lines import FollowedLines, Record
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
-from hybridflow.observe.run_records import (
-    VALIDATION,
-    FollowedLines,
-    MetricHistory,
-    Record,
-    finite,
-    newest_rows,
-    read_settings,
-    status_of,
-)
+from hybridflow.observe.run_records import VALIDATION, MetricHistory, finite, newest_rows, read_settings, status_of
 from hybridflow.observe.shown_metrics import NAMES
 
 KEPT_STEPS = 512  # whose numbers are kept; of a longer run the older ones are thinned out

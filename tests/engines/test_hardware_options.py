@@ -11,7 +11,7 @@ from megatron.core.distributed import DistributedDataParallelConfig
 
 from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.megatron import optimizer
-from hybridflow.engines.vllm import engine
+from hybridflow.engines.vllm import hardware_options
 from hybridflow.parallel.platform import Platform
 from hybridflow.planning.generation_cost import CPU_BLOCK
 
@@ -21,7 +21,7 @@ ROLLOUT = RolloutConfig(kv_cache_gib=0.5, gpu_memory_fraction=0.4)
 
 @pytest.fixture(params=[CPU, CUDA], ids=lambda platform: platform.name)
 def hardware(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    for module in (optimizer, engine):
+    for module in (optimizer, hardware_options):
         monkeypatch.setattr(module, "platform", lambda: request.param)
     found: Platform = request.param
     return found
@@ -55,7 +55,7 @@ def test_vllm_gets_the_options_of_its_hardware(hardware: Platform) -> None:
     on_gpu = {"gpu_memory_utilization": 0.4, "disable_custom_all_reduce": True, "enable_sleep_mode": True}
     for ranks in (1, 4):  # of a replica, whose cache they share out
         on_cpu = {"kv_cache_memory_bytes": 2**29 // ranks, "enable_chunked_prefill": False, "block_size": CPU_BLOCK}
-        assert engine.hardware_options(ROLLOUT, ranks) == (on_gpu if hardware is CUDA else on_cpu)
+        assert hardware_options.hardware_options(ROLLOUT, ranks) == (on_gpu if hardware is CUDA else on_cpu)
 
 
 def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost(hardware: Platform) -> None:
@@ -63,16 +63,16 @@ def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost(hardwa
     llm = SimpleNamespace(
         sleep=lambda level: said.append(("sleep", level)), wake_up=lambda tags: said.append(("wake", tags))
     )
-    assert engine.fall_asleep(llm) is (hardware is CUDA)
-    engine.wake(llm, "weights")
-    engine.wake(llm, "kv_cache")
+    assert hardware_options.fall_asleep(llm) is (hardware is CUDA)
+    hardware_options.wake(llm, "weights")
+    hardware_options.wake(llm, "kv_cache")
     assert said == ([("sleep", 2), ("wake", ["weights"]), ("wake", ["kv_cache"])] if hardware is CUDA else [])
 
 
 def test_a_vllm_that_does_not_wake_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its weights alone it may sleep on."""
-    monkeypatch.setattr(engine, "platform", lambda: CUDA)
+    monkeypatch.setattr(hardware_options, "platform", lambda: CUDA)
     llm = SimpleNamespace(wake_up=lambda tags: False)
-    engine.wake(llm, "weights")
+    hardware_options.wake(llm, "weights")
     with pytest.raises(RuntimeError, match="did not wake up"):
-        engine.wake(llm, "kv_cache")
+        hardware_options.wake(llm, "kv_cache")

@@ -15,7 +15,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.observe import run_records
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import LOCK, locked
-from hybridflow.observe.run_records import FollowedLines, MetricHistory, find_run, read_records
+from hybridflow.observe.run_records import MetricHistory, find_run, read_records
 from hybridflow.observe.timeline import CallSpan, Timeline
 
 HALF = b'{"step": 7, "reward/me'
@@ -147,49 +147,6 @@ def test_how_a_run_is(tmp_path: Path) -> None:
     assert run_records.status_of(tmp_path, record) == "running"
 
 
-def test_lines_are_read_as_they_come(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    lines = FollowedLines(file)
-    assert lines.read() == [] and not lines.anew
-    file.write_bytes(b'{"a": 1}\n' + HALF)
-    assert lines.read() == [{"a": 1}]
-    assert lines.read() == []
-    with file.open("ab") as stream:
-        stream.write(b'an": 1.0}\n')
-    assert lines.read() == [{"step": 7, "reward/mean": 1.0}] and not lines.anew
-
-
-def test_a_file_that_was_cut_back_or_replaced_is_read_from_its_begin(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    lines = FollowedLines(file)
-    file.write_text('{"a": 1}\n{"a": 2}\n')
-    assert len(lines.read()) == 2
-    os.truncate(file, 9)
-    assert lines.read() == [{"a": 1}] and lines.anew
-    assert lines.read() == [] and not lines.anew
-    file.write_text('{"a": 8}\n{"a": 9}\n')  # of the same length, and longer than before
-    assert lines.read() == [{"a": 8}, {"a": 9}] and lines.anew
-    file.unlink()
-    assert lines.read() == [] and lines.anew
-    assert lines.read() == [] and not lines.anew
-
-
-@given(st.lists(st.dictionaries(st.text(max_size=3), st.text()), max_size=8), st.lists(st.integers(0, 400)))
-def test_however_a_file_grows_each_line_comes_once(objects: list[dict[str, str]], cuts: list[int]) -> None:
-    import tempfile
-
-    data = "".join(f"{json.dumps(entry)}\n" for entry in objects).encode()
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "lines.jsonl"
-        lines = FollowedLines(file)
-        found = []
-        for cut in [*sorted(cuts), len(data)]:
-            file.write_bytes(data[:cut])
-            found += lines.read()
-            assert not lines.anew
-    assert found == objects
-
-
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1.0]])
 def test_what_is_no_finite_number(value: object) -> None:
     assert run_records.finite(value) is None
@@ -201,8 +158,7 @@ def test_a_finite_number() -> None:
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     """Of a pipe that would never end."""
-    for name in ("metrics.jsonl", "timeline.json", "rank0.jsonl"):
+    for name in ("timeline.json", "rank0.jsonl"):
         os.mkfifo(tmp_path / name)
-    assert FollowedLines(tmp_path / "metrics.jsonl").read() == []
     assert run_records.read_spans(tmp_path / "timeline.json") == []
     assert run_records.newest_rows(tmp_path / "rank0.jsonl") == [] and [*run_records.read_rows(tmp_path)] == []

@@ -19,6 +19,7 @@ from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm.backend import VllmBackend
+from hybridflow.engines.vllm.hardware_options import fall_asleep, hardware_options, wake
 from hybridflow.engines.vllm.model_inspection import inspected_here
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import check_lengths, check_temperature, parameters
@@ -34,7 +35,6 @@ from hybridflow.tasks.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
-CPU_BLOCK = 32  # tokens of a block of the cache: the fewest that its attention takes, as whole blocks are shared alone
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process, beside Megatron
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # a slot's thread is bound by whoever started the process
@@ -216,39 +216,3 @@ class VllmEngine(GenerationEngine):
 
     def _call(self, method: str | Callable[..., None], **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)
-
-
-def hardware_options(rollout: RolloutConfig, ranks: int) -> dict[str, object]:
-    """Return the arguments of vLLM's engine that only one kind of hardware has, for a rank of so many of a replica."""
-    if platform().accelerated:
-        return {
-            "gpu_memory_utilization": rollout.gpu_memory_fraction,
-            "enable_sleep_mode": True,
-            # It looks up its neighbors by their number among the GPUs that this process sees: one, under Ray.
-            "disable_custom_all_reduce": True,
-        }
-    return {
-        "kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30 / ranks),  # which share out heads and layers
-        # After a part of a prompt vLLM winds the row's random numbers back, which a CPU's generators cannot do.
-        "enable_chunked_prefill": False,
-        "block_size": CPU_BLOCK,
-    }
-
-
-def fall_asleep(llm: Any) -> bool:
-    """Free the memory of a `vllm.LLM`'s weights and KV cache; return whether their contents are lost.
-
-    A CPU has one memory, so everything stays there. Level 2 keeps no copy: an update gives new weights anyway.
-    """
-    if platform().accelerated:
-        llm.sleep(level=2)
-    return platform().accelerated
-
-
-def wake(llm: Any, part: str) -> None:
-    """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet.
-
-    Raises RuntimeError if vLLM still sleeps when it has both: it would then wait for ever.
-    """
-    if platform().accelerated and llm.wake_up(tags=[part]) is False and part == "kv_cache":
-        raise RuntimeError("vLLM did not wake up, though it was given memory for its weights and its KV cache")

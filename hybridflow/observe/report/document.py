@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.observe.event_words import BAD, in_words
+from hybridflow.observe.json_lines import Record
 from hybridflow.observe.report.choices import clipped, evenly, told
 from hybridflow.observe.report.curves import drawn, series, varying
 from hybridflow.observe.report.rollouts import rollouts
 from hybridflow.observe.report.timelines import timeline
 from hybridflow.observe.run_alarms import alarms_of_run
 from hybridflow.observe.run_folder import EARLIER
-from hybridflow.observe.run_records import Record, RunRecords, status_of
+from hybridflow.observe.run_records import RunRecords, status_of
 from hybridflow.observe.step_phases import CALLS, PARTS, PHASES
 
 MAX_NUMBERS = 90_000  # of curves, all together

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hybridflow.observe.json_lines import Record
 from hybridflow.observe.report.choices import clipped, evenly, short, told
-from hybridflow.observe.run_records import Record, RunRecords
+from hybridflow.observe.run_records import RunRecords
 
 MAX_TEXT = 4000  # characters of a prompt or a response
 MAX_ENTRY = 400  # characters of another entry of a row
