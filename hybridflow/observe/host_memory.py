@@ -46,14 +46,6 @@ class MemoryWatch:
                 )
 
 
-def process_peak() -> int:
-    """Return the most bytes that this process has had in memory; 0: this system does not tell."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    return 0
-
-
 def host_memory(root: Path = Path("/")) -> HostMemory | None:
     """Return what is left to this process: the least of its machine and its cgroups. None: this system does not tell.
 

@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybridflow import process_memory
 from hybridflow.config.schema import Device
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel import bf16, gloo_device
 from hybridflow.parallel.offloaded import Offload
-
-CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,18 @@ class Platform:
         return Offload(tensors if self.name == "cuda" else (), keep=keep)
 
     def reset_memory_peak(self) -> None:
-        """Begin to watch for a new peak. Where a kernel lets no process do so, that of its whole life stays."""
+        """Begin to watch for a new peak; on a CPU see `process_memory.reset_peak`."""
         if self.name == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        elif os.access(CLEAR_REFS, os.W_OK):
-            CLEAR_REFS.write_text("5")  # proc_pid_clear_refs(5): the high-water mark is now's
+        else:
+            process_memory.reset_peak()
 
     def memory_peak(self) -> int:
-        """Return the most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
-        if self.name == "cuda":
-            return torch.cuda.max_memory_allocated()
-        status = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+        """Return the most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process.
+
+        0: this kernel does not tell.
+        """
+        return torch.cuda.max_memory_allocated() if self.name == "cuda" else process_memory.peak_bytes()
 
     @property
     def transformer_engine(self) -> bool:

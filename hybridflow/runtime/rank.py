@@ -226,6 +226,7 @@ class Rank:
             return Report(failure=failure)
         began = time()
         start = perf_counter()
+        waiting.take()
         try:
             declared = self._declared[request.role][request.method]
             call, pieces = self._called(request, declared, chunks)
@@ -236,7 +237,8 @@ class Rank:
                     yield part.to_wire()
         except BaseException as error:
             return Report(failure=self._failure(request.role, request.method, error))
-        return Report(metrics=self._recorded(request.role), seconds=perf_counter() - start, began=began)
+        seconds = perf_counter() - start
+        return Report(metrics=self._recorded(request.role), seconds=seconds, began=began, waited=waiting.take())
 
     def _upstream(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """Return the failure because of which rows of a call were not made."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from hybridflow.observe.host_memory import process_peak
+from hybridflow.process_memory import peak_bytes
 from hybridflow.tasks.child_main import FAULTS, described, find, serve
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
@@ -67,7 +67,7 @@ class GradingServer:
             self._loop.run_until_complete(self._at_the_same_time(grader, rows, stop, self._concurrency))
         else:
             self._one_by_one(grader, rows, stop)
-        self._channel.send([["end", process_peak()]])
+        self._channel.send([["end", peak_bytes()]])
 
     def _one_by_one(self, grader: BoundGrader, rows: Sequence[GradedRow], stop: bool) -> None:
         messages: list[list[Any]] = []

@@ -16,11 +16,12 @@ from hybridflow.errors import HybridFlowError
 from hybridflow.observe import run_lock
 from hybridflow.observe.alarms import AlarmWatch
 from hybridflow.observe.disk_errors import DiskError
-from hybridflow.observe.host_memory import MemoryWatch, process_peak
+from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
 from hybridflow.observe.timeline import Timeline
+from hybridflow.process_memory import peak_bytes
 from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer import checkpoint, nonfinite, step_words
@@ -261,7 +262,7 @@ def _step(
     idle = running.supervisor.idle_s(began, began + seconds)
     metrics |= {f"{TIMES}idle/{pool}": idle_s for pool, idle_s in idle.items()}
     metrics |= slowest(running.supervisor.slowest_ranks())
-    metrics["driver/memory_peak_gib"] = process_peak() / 2**30
+    metrics["driver/memory_peak_gib"] = peak_bytes() / 2**30
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     if outputs.timeline:
         outputs.timeline.end_step(step, began, seconds)

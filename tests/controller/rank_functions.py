@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.dispatch import Call, Protocol, Streamed, register, using
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.waiting import waiting
 from hybridflow.roles import Role, roles
 from hybridflow.workers import Context, Worker
 
@@ -139,6 +141,20 @@ class Scribe(Role, Worker):
                 time.sleep(0.01)
             yield np.array([row]), Batch(double=2 * n[[row]])
         self.context.metrics.total("rows/total", len(rows))
+
+    @using("dp_proto", needs=["n"], gives=["double"])
+    def meet(self, rows: Batch) -> Batch:
+        """Every rank waits, but for the last one, which the others wait for."""
+        with waiting.meeting() if self.context.rank < self.context.layout.size - 1 else nullcontext():
+            time.sleep(0.3)
+        return Batch(double=2 * rows.dense("n"))
+
+    @using("dp_proto", needs=["n"], gives=["double"], streams=True)
+    def meet_one_by_one(self, rows: Batch) -> Streamed[Batch]:
+        """Meet before the rows, and give each by itself."""
+        met = self.meet(rows)
+        for row in range(len(rows)):
+            yield np.array([row]), met.select(np.array([row]))
 
     @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from", "before"], samples=True)
     def draw(self, rows: Batch) -> Batch:

@@ -58,6 +58,19 @@ def test_the_rows_of_two_calls_come_as_those_of_one(stage: Stage) -> None:
     assert concat(parts).get().dense("double").tolist() == [2 * row for row in range(7)]
 
 
+@pytest.mark.parametrize("method", ["meet", "meet_one_by_one"])
+def test_what_ranks_wait_for_the_last_one_is_not_their_time(method: str, stage: Stage) -> None:
+    """However the rows come: the 0.3 s before a meeting are the time of the rank alone that others waited for."""
+    scribe = stage.start_role_once("scribe")
+    stage.supervisor.slowest_ranks()
+    found = getattr(scribe, method)(put(rows_of(6)))
+    if method == "meet_one_by_one":
+        assert len([*found]) == 6
+    stage.supervisor.wait_all()
+    ((rank, longer),) = stage.supervisor.slowest_ranks().values()
+    assert rank == 3 and longer > 0.15
+
+
 def test_who_stops_to_read_stops_nothing(stage: Stage) -> None:
     scribe = stage.start_role_once("scribe")
     stage.supervisor.collect_metrics()
