@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,39 @@ class StreamingGRPO(GRPO):
             self.actor.update_actor(rows)
         return rollout
 """
+
+
+OWN_SCORES = """
+from hybridflow.batch import Batch
+from hybridflow.workers import workers
+from hybridflow.workers.actor import ActorWorker
+
+@workers.register("eighth_below")
+class EighthBelow(ActorWorker):
+    def compute_log_prob(self, rollout):
+        ours = super().compute_log_prob(rollout).ragged("old_log_probs")
+        return Batch(old_log_probs=ours.like(ours.values - 0.125))
+"""
+
+
+@pytest.mark.slow
+def test_a_workers_own_log_probs_are_those_that_updates_begin_with(place: Path, launch: Launch, warm: Ran) -> None:
+    """In settings in which ours has no pass for them, and the ratio of a step's one update is 1."""
+    (place / "own_scores.py").write_text(OWN_SCORES)
+    worker = ("plugins=[own_scores]", "actor.worker=eighth_below", *ONE_RANK)
+    own = ("algorithm=grpo", "algorithm.minibatches=1", "algorithm.prompts_per_step=16", *SIZES)
+    ran = launch("train", "own_scores", "experiment=addition", *own, *worker)
+    assert ran.status == 0, ran.output
+    assert len(ran.steps) == 3
+    for step in ran.steps:
+        assert "timing_s/compute_log_prob" in step
+        assert step["actor/approx_kl"] == pytest.approx(-0.125, abs=1e-4)
+        assert step["actor/ratio"] == pytest.approx(math.exp(0.125), abs=1e-4)
+    tokens = [row["by_token"] for row in answers_in(ran.folder / "rollouts") if "by_token" in row]
+    assert tokens
+    for row in tokens:
+        below = np.subtract(row["rollout_log_probs"], row["old_log_probs"])
+        assert below == pytest.approx(np.full(len(below), 0.125), abs=1e-4)
 
 
 @pytest.mark.slow

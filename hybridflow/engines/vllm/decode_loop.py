@@ -21,7 +21,10 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 
 
 class DecodeLoop:
-    """Such steps of one runner, whose layers all have the same blocks of the cache (`shares_blocks`)."""
+    """Such steps of one runner, whose layers all have the same blocks of the cache (`shares_blocks`).
+
+    Nothing that its rows ask for looks at their earlier tokens (`requests.refuse_unknown`).
+    """
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ import numpy as np
 from hybridflow.batch import Ragged
 from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 
+# Parameters of a row that our steps and draws on a CPU know of (`MultiStep`, `DecodeLoop`, `RowSampler`).
+KNOWN = frozenset({
+    "temperature", "top_p", "top_k", "max_tokens", "seed", "logprobs", "flat_logprobs", "ignore_eos", "stop_token_ids",
+    "stop", "allowed_token_ids", "detokenize", "include_stop_str_in_output", "output_kind",
+})  # fmt: skip
 MIN_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
 
 
@@ -44,6 +50,28 @@ def parameters(
     for row, seed in zip(rows, seeds, strict=True):
         row.seed = seed
     return rows
+
+
+def refuse_unknown(row: Any) -> None:
+    """Raise ValueError for a row's SamplingParams that our steps and draws on a CPU would leave out, and say nothing.
+
+    They are taken in place of vLLM's, and do not look at what earlier tokens change (penalties, `min_tokens`,
+    `bad_words`), nor draw without a seed. Whoever sets another parameter teaches them, and adds it to `KNOWN`.
+    """
+    wrong = [f"{name} = {value!r}" for name, plain in _others() if (value := getattr(row, name)) != plain]
+    if row.seed is None and row.temperature > 0:
+        wrong.append("seed = None")
+    if wrong:
+        raise ValueError(f"vLLM's rows are sampled here without a look at {', '.join(wrong)} (SamplingParams)")
+
+
+@cache
+def _others() -> list[tuple[str, Any]]:
+    """Return the parameters that are not known, each with what it is where nobody sets it."""
+    from vllm import SamplingParams
+
+    plain = SamplingParams()
+    return [(name, getattr(plain, name)) for name in plain.__struct_fields__ if name not in KNOWN and name[0] != "_"]
 
 
 def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:

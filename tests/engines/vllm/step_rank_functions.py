@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
 import torch
 
 from hybridflow.batch import Ragged
@@ -75,6 +76,24 @@ def session_plans(folder: Path, prompts: Ragged, sampling: Sampling) -> tuple[in
         session.advance()
         [second] = set(session.written().values())
     return first, second
+
+
+def refusals(folder: Path, prompt: list[int], parameters: list[dict[str, Any]]) -> list[str]:
+    """What is said of rows with these parameters of vLLM, beside those that all have; "" of one that is sampled."""
+    from vllm import SamplingParams
+
+    made = engine(folder)
+    session = made._session(together=True)
+    said = []
+    for own in parameters:
+        with session:
+            try:
+                row = SamplingParams(**{"max_tokens": 3, "seed": 7, "logprobs": 0, "flat_logprobs": True, **own})
+                session.add([(0, np.array(prompt))], [row])
+                said.append("")
+            except ValueError as error:
+                said.append(str(error))
+    return said
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,25 @@ def test_a_session_goes_on_by_a_token(folder: Path, ranks1: Ranks) -> None:
     prompts, sampling = ragged_prompts(3), Sampling(1.0, max_tokens=20)
     ranks1.run(rank_functions.counted, folder, prompts, sampling, [0, 1, 2], single=False)
     assert ranks1.run(rank_functions.session_plans, folder, prompts, sampling) == [(1, 2)]
+
+
+OTHERS: dict[str, Any] = {
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.1,
+    "min_p": 0.1,
+    "min_tokens": 2,
+    "bad_words": ["7"],
+    "logit_bias": {3: 1.0},
+    "prompt_logprobs": 1,
+    "n": 2,
+    "seed": None,
+}
+
+
+def test_rows_that_our_steps_and_draws_would_sample_wrongly_are_refused(folder: Path, ranks1: Ranks) -> None:
+    """Each parameter that they do not look at, by its name; greedy rows draw nothing."""
+    given = [{}, {"temperature": 0.0, "seed": None}, *({name: value} for name, value in OTHERS.items())]
+    [[seeded, greedy, *said]] = ranks1.run(rank_functions.refusals, folder, [2, 3, 4], given)
+    assert seeded == greedy == ""
+    assert all(f" {name} = {value!r} " in line for line, (name, value) in zip(said, OTHERS.items(), strict=True)), said
