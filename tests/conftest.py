@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from tests.tiny import tiny_model
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("quick")
+
+# Ray gives its processes a niceness of 15: beside other tests' processes a run would then hardly come to its turn.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 GetRanks = Callable[[int], Ranks]
 GetModel = Callable[..., Path]

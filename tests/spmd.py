@@ -11,6 +11,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -148,8 +149,11 @@ def _serve(rank: int, world: int, store: str, pipe: Connection, own: dict[str, s
     import torch
     import torch.distributed as dist
 
+    from hybridflow.parallel import process_groups
     from hybridflow.parallel.platform import platform
 
+    # Each group is a meeting, threads and sockets, and stays: all that is made later has a layout's groups in common.
+    process_groups.make_groups = cache(process_groups.make_groups)
     platform().start(rank)
     torch.manual_seed(0)
     dist.init_process_group(

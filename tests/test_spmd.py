@@ -31,6 +31,15 @@ def add(a: int, *, b: int) -> tuple[int, int, int]:
     return dist.get_rank(), dist.get_world_size(), a + b
 
 
+def has_groups_in_common() -> bool:
+    """Whether two workers of a layout have the same process groups."""
+    from hybridflow.parallel.layout import Layout
+    from hybridflow.workers import model_worker
+
+    one, other = (model_worker.make_groups(Layout(2), 60.0) for _ in range(2))
+    return one is other
+
+
 def fail_on(rank: int, *, how: str) -> None:
     """One rank fails; the others wait for it in a collective."""
     import torch.distributed as dist
@@ -58,6 +67,10 @@ def test_a_rank_sees_its_own_gpu_only() -> None:
 
 def test_every_rank_answers_in_order(pair: Ranks) -> None:
     assert pair.run(add, 2, b=3) == [(0, 2, 5), (1, 2, 5)]
+
+
+def test_the_groups_of_a_layout_are_made_once(pair: Ranks) -> None:
+    assert pair.run(has_groups_in_common) == [True, True]
 
 
 @pytest.mark.parametrize(

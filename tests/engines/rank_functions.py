@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,9 +29,8 @@ from tests.engines import reference
 Arrays = dict[str, np.ndarray]
 
 
-@cache
 def groups_of(layout: Layout) -> Groups:
-    """A layout's process groups; made once."""
+    """A layout's process groups, which `tests.spmd` makes once."""
     return make_groups(layout, timeout_s=60)
 
 
