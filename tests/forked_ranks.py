@@ -3,9 +3,9 @@ the imports.
 
 Those take a rank nine of the twelve seconds that it computes in a short run, and a driver four of five. A light rank,
 which has no engine and no torch, is forked from a process that has neither. A test starts a driver by `command`. Ray
-asks RAY_RUNTIME_ENV_HOOK what starts its processes (`py_executable`): here this file. It hands its arguments,
-environment and outputs over to a server that forks, and stays for as long as the fork does; each of the two ends with
-the other.
+asks RAY_RUNTIME_ENV_HOOK before it starts a cluster, or joins one: there `forked` lets this file start its processes.
+It hands its arguments, environment and outputs over to a server that forks, and stays for as long as the fork does; each
+of the two ends with the other.
 
 A fork does not show in /proc the environment that `processes.marked` finds a run's processes by; whoever asked for it
 does. Where ranks must notice by themselves that their run is over, their environment names a folder, ALONE: they do not
@@ -33,9 +33,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+HOOK = "RAY_RUNTIME_ENV_HOOK"
 SOCKET = "HYBRIDFLOW_TEST_FORKS"
 ALONE = "HYBRIDFLOW_TEST_FORKS_ALONE"
 MOST_BYTES = 1 << 18
+PYTHON = sys.executable
+# In the place of Python, as Ray calls it: the program of its workers is run in a fork.
+STARTER = """#!/bin/sh
+case "$1" in
+  */worker_process.py) exec {python} -ISs {client} {socket} "$@" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
 # The first sets the environment that the libraries read when they are imported.
 IMPORTED = (
     "tests.preloaded",
@@ -70,17 +79,20 @@ def fork_server(imported: Sequence[str] = IMPORTED) -> Iterator[dict[str, str]]:
         imported: the modules that a fork finds imported.
     """
     with tempfile.TemporaryDirectory(prefix="hybridflow-forks-") as folder:
+        path = f"{folder}/socket"
+        starter_of(path).write_text(STARTER.format(python=PYTHON, client=__file__, socket=path))
+        starter_of(path).chmod(0o700)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listening.bind(f"{folder}/socket")
+        listening.bind(path)
         listening.listen(64)
         descriptor = listening.fileno()
-        command = [sys.executable, "-m", "tests.forked_ranks", str(descriptor), *imported]
+        command = [PYTHON, "-m", "tests.forked_ranks", str(descriptor), *imported]
         root = Path(__file__).parents[1]
         own = {**os.environ, "TMPDIR": folder}  # what it imports makes temporary files, and it is killed
         server = subprocess.Popen(command, cwd=root, env=own, stdin=subprocess.PIPE, pass_fds=[descriptor])
         listening.close()
         try:
-            yield {"RAY_RUNTIME_ENV_HOOK": "tests.forked_ranks.forked", SOCKET: f"{folder}/socket"}
+            yield {HOOK: "tests.forked_ranks.forked", SOCKET: path}
         finally:
             server.kill()
             server.communicate()
@@ -92,14 +104,36 @@ def command(program: str, *arguments: str, environment: Mapping[str, str]) -> li
     Args:
         program: its file, `-m` of a module, or the name of a command beside the interpreter.
     """
-    path = program if program == "-m" or program.endswith(".py") else str(Path(sys.executable).parent / program)
+    path = program if program == "-m" or program.endswith(".py") else str(Path(PYTHON).parent / program)
     by = ["-ISs", __file__, environment[SOCKET]] if SOCKET in environment else []
-    return [sys.executable, *by, path, *arguments]
+    return [PYTHON, *by, path, *arguments]
 
 
-def forked(runtime_env: dict[str, object] | None) -> dict[str, object]:
-    """Ray's hook: let this file start the processes."""
-    return {**(runtime_env or {}), "py_executable": f"{sys.executable} -ISs {__file__} {os.environ[SOCKET]}"}
+def starter_of(path: str) -> Path:
+    """What stands in the place of Python beside the socket of a server."""
+    return Path(path).with_name("python")
+
+
+@contextmanager
+def forking(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let ranks of clusters that this process starts or joins in the block be forks, by what `fork_server` yields."""
+    from unittest.mock import patch  # not where this file is the program that asks for a fork: it takes long
+
+    with patch.dict(os.environ, environment), patch.object(sys, "executable", PYTHON):
+        yield
+
+
+def forked(runtime_env: dict[str, object] | None) -> dict[str, object] | None:
+    """Ray's hook: let this file start the processes.
+
+    Of a cluster of the driver's own Ray takes the driver's Python. Of one that is joined it gets a runtime environment,
+    which costs an agent that makes it and in each process a second import of Ray.
+    """
+    if runtime_env is None:
+        sys.executable = str(starter_of(os.environ[SOCKET]))
+        del os.environ[HOOK]
+        return None
+    return {**runtime_env, "py_executable": f"{PYTHON} -ISs {__file__} {os.environ[SOCKET]}"}
 
 
 def ask(path: str, arguments: list[str]) -> int:

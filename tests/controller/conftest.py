@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import ray
@@ -14,7 +12,7 @@ import ray
 from hybridflow.controller import Supervisor, cluster
 from hybridflow.errors import HybridFlowError
 from tests.controller.stage import Stage
-from tests.forked_ranks import LIGHT, fork_server
+from tests.forked_ranks import LIGHT, fork_server, forking
 
 _open = ExitStack()
 _shared: list[Stage] = []
@@ -31,7 +29,7 @@ def light_forks() -> Iterator[dict[str, str]]:
 def local_cluster(light_forks: dict[str, str]) -> None:
     """A cluster of 7 slots. It ends with this folder's last test, so that other tests may start their own."""
     if not ray.is_initialized():
-        _open.enter_context(patch.dict(os.environ, light_forks))
+        _open.enter_context(forking(light_forks))
         _open.enter_context(cluster(slots=7))
 
 

@@ -5,13 +5,11 @@ The calls, the transport and the supervision are the real ones; no engine is nee
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -23,6 +21,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.runtime.failure import RoleError
 from hybridflow.trainer.disaggregated import DisaggregatedActor
+from tests.forked_ranks import forking
 from tests.trainer import disaggregated_rank_functions
 
 pytestmark = pytest.mark.ranks
@@ -48,7 +47,7 @@ class Apart:
 @pytest.fixture(scope="module")
 def local_cluster(forks: dict[str, str]) -> Iterator[None]:
     import_plugins(PLUGINS)
-    with patch.dict(os.environ, forks), cluster(slots=3):
+    with forking(forks), cluster(slots=3):
         yield
 
 

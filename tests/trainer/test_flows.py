@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks.grades import GRADES, graded
 from tests.docs.metric_names import untold
+from tests.forked_ranks import forking
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
@@ -62,7 +61,7 @@ class Shared:
 def shared(tiny: Callable[..., Path], forks: dict[str, str]) -> Iterator[Shared]:
     """The roles of Safe-RLHF, which are those of all the others."""
     model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    with patch.dict(os.environ, forks), start_shared_roles([config_of(model, "safe_rlhf")], print) as stage:
+    with forking(forks), start_shared_roles([config_of(model, "safe_rlhf")], print) as stage:
         yield Shared(stage, model)
 
 
