@@ -1,6 +1,6 @@
 """Import the engines once, in the process that the ranks of `tests.spmd` are forked from.
 
-That takes seven seconds, and three more where a rank first asks for vLLM. No thread is started here and no group made:
+That takes seven seconds, and four more where a rank first builds vLLM. No thread is started here and no group made:
 what belongs to one rank is set after the fork.
 """
 
@@ -20,6 +20,11 @@ os.environ |= vllm_engine.ENVIRONMENT
 import transformers  # noqa: F401
 from vllm import LLM  # noqa: F401
 
+# What vLLM imports only as it is built, and the architecture of most tests.
+from vllm.model_executor.models import qwen2  # noqa: F401
+from vllm.v1.worker import cpu_worker  # noqa: F401
+
 from hybridflow.engines.megatron import engine as megatron_engine  # noqa: F401
+from hybridflow.engines.vllm import multi_step, shard_receiver  # noqa: F401
 
 gc.freeze()  # forks need not look through a million objects, which they share, at each collection

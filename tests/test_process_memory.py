@@ -14,8 +14,8 @@ def test_the_peak_is_what_the_kernel_says(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t     123 kB\nVmRSS:\t      45 kB\n")
     assert peak_bytes(status) == 123 * 1024
-    own = peak_bytes()
-    assert 2**22 < own <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 2**22 < peak_bytes() < 1.1 * most, "this has counted since the process began, and a peak may begin later"
 
 
 @pytest.mark.parametrize("text", [None, "", "Name:\tpython\nVmRSS:\t      45 kB\n", "VmHWM:\t     ? kB\n"])
