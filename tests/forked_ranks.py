@@ -4,8 +4,8 @@ the imports.
 Those take a rank nine of the twelve seconds that it computes in a short run, and a driver four of five. A light rank,
 which has no engine and no torch, is forked from a process that has neither. A test starts a driver by `command`. Ray
 asks RAY_RUNTIME_ENV_HOOK before it starts a cluster, or joins one: there `forked` lets this file start its processes.
-It hands its arguments, environment and outputs over to a server that forks, and stays for as long as the fork does; each
-of the two ends with the other.
+It hands its arguments, environment and outputs over to a server that forks, and stays for as long as the fork does;
+each of the two ends with the other.
 
 A fork does not show in /proc the environment that `processes.marked` finds a run's processes by; whoever asked for it
 does. Where ranks must notice by themselves that their run is over, their environment names a folder, ALONE: they do not

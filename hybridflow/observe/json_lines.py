@@ -1,4 +1,4 @@
-"""Lines of JSON in files that grow: read at once or as they come. What is no object, or only half of one, is left out."""
+"""Lines of JSON in files that grow, read at once or as they come. What is no object, or half of one, is left out."""
 
 from __future__ import annotations
 
