@@ -1,7 +1,7 @@
 """Plugin with a metric sink that writes down, step by step, what a run's driver holds on to.
 
-`driver_memory.jsonl` of the run folder has a line a step: the driver's own memory, the objects that its garbage
-collector knows, the bytes of rows in the store, and those of the run folder.
+`driver_memory.jsonl` of the run folder has a line a step: the driver's own memory, in use and free in malloc's
+heaps, the objects that its garbage collector knows, the bytes of rows in the store, and those of the run folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.own_bytes import own_bytes
+from benchmarks.own_bytes import free_bytes, own_bytes
 from hybridflow.controller import object_store
 from hybridflow.observe.sinks import MetricSink, metric_sinks
 
@@ -32,7 +32,8 @@ class DriverMemory(MetricSink):
         store = object_store._measured()
         line = {
             "step": step,
-            "own": own_bytes(),
+            "own": own_bytes() - free_bytes(),
+            "free": free_bytes(),
             "objects": len(gc.get_objects()),
             "store": store.total - store.free if store else 0.0,
             "folder": folder_bytes(self.context.folder.path),

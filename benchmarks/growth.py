@@ -8,7 +8,8 @@ of 95 % (Sen, "Estimates of the regression coefficient based on Kendall's tau", 
 Claims, in KiB a step:
 
 * `tensors`: the bytes of tensors before each call, and the most in it, do not grow: no slope's interval lies above 0.
-* `own`: the memory of each process that is its own (heaps and stacks), driver and ranks, grows by at most 8.
+* `own`: the memory of each process that is its own (heaps and stacks) and in use, driver and ranks, grows by at most 8.
+  What malloc has `free` in its heaps, between what is in use, is reported.
 * `objects` that the driver's garbage collector knows: at most 8 more, and `store`, the rows in the store between two
   steps: at most 8 KiB more. How much the run folder grows, by what is written in each step, is reported.
 * `ragged`: no rows become a padded batch (`benchmarks.ragged_memory`): `wire` and `packed` are at most 1.05, `peak` at
@@ -77,7 +78,7 @@ def of_rank(lines: Sequence[Mapping[str, Any]], steps: int) -> dict[str, dict[st
     return {
         call: {
             kind: slope_of([line[kind] for line in found], len(found) / steps, KIB)
-            for kind in ("before", "peak", "own")
+            for kind in ("before", "peak", "own", "free")
         }
         for call, found in often.items()
     }
@@ -85,7 +86,7 @@ def of_rank(lines: Sequence[Mapping[str, Any]], steps: int) -> dict[str, dict[st
 
 def of_driver(lines: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Return the slopes of the driver: KiB, and objects, a step."""
-    units = {"own": KIB, "objects": 1, "store": KIB, "folder": KIB}
+    units = {"own": KIB, "free": KIB, "objects": 1, "store": KIB, "folder": KIB}
     return {kind: slope_of([line[kind] for line in lines], 1.0, unit) for kind, unit in units.items()}
 
 

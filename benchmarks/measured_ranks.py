@@ -3,7 +3,7 @@
 A rank writes `tensor_bytes/ROLE-RANK.json`, ROLE being the first that was built on its pool: by call
 (`actor.update_actor`), the bytes before its last one, the most that there were in one of them, and the tokens of the
 prompts and responses of its first one's rows. `tensor_bytes/ROLE-RANK.jsonl` has a line for each call: its name, these
-bytes of it, and what the process has in memory of its own when it is over.
+bytes of it, and what the process has in memory of its own when it is over: in use, and free in malloc's heaps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.own_bytes import own_bytes
+from benchmarks.own_bytes import free_bytes, own_bytes
 from hybridflow.batch import Batch
 from hybridflow.runtime.rank import Rank
 
@@ -69,7 +69,8 @@ def _write(name: str, found: dict[str, Any]) -> None:
     earlier["peak"] = max(found["peak"], earlier["peak"])
     _file.parent.mkdir(parents=True, exist_ok=True)
     _file.write_text(json.dumps(_found))
-    line = {"call": name, "before": found["before"], "peak": found["peak"], "own": own_bytes()}
+    own = {"own": own_bytes() - free_bytes(), "free": free_bytes()}
+    line = {"call": name, "before": found["before"], "peak": found["peak"], **own}
     with _file.with_suffix(".jsonl").open("a") as stream:
         stream.write(json.dumps(line) + "\n")
 

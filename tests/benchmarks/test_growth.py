@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.growth import claims, of_driver, of_rank, sen_slope, slope_of
+from benchmarks.own_bytes import free_bytes, own_bytes
 from benchmarks.ragged_memory import LONG, ROWS, long_and_even, rows_of
 
 
@@ -51,11 +52,14 @@ def test_what_fills_in_the_first_fifth_is_not_seen_and_calls_of_a_step_count_tog
 
 def build_found(before: float = 0.0, own: float = 0.0, store: float = 0.0, peak: float = 1.0) -> dict[str, Any]:
     """A measurement in which these grow by so many KiB in each of ten steps."""
+    found = {"call": "actor.update_actor", "peak": 1.0}
     lines = [
-        {"call": "actor.update_actor", "before": 1024 * before * step, "peak": 1.0, "own": 1024 * own * step}
+        {**found, "before": 1024 * before * step, "own": 1024 * own * step, "free": 1e6 * step} for step in range(10)
+    ]
+    driver = [
+        {"own": 1.0, "free": 1e6 * step, "objects": 5.0, "store": 1024 * store * step, "folder": 9.0 * step}
         for step in range(10)
     ]
-    driver = [{"own": 1.0, "objects": 5.0, "store": 1024 * store * step, "folder": 9.0 * step} for step in range(10)]
     rows = {"wire": 1.0, "packed": 1.0, "peak": peak, "padded": 300.0}
     return {"ranks": {"actor-0": of_rank(lines, 10)}, "driver": of_driver(driver), "ragged": rows}
 
@@ -74,3 +78,19 @@ def test_even_rows_have_the_tokens_of_those_with_a_long_one() -> None:
     assert sum(uneven) == sum(even) and max(uneven) == LONG and max(even) - min(even) <= 1
     rows = rows_of(uneven)
     assert len(rows) == ROWS and int(rows.lengths("prompt_ids").sum() + rows.lengths("response_ids").sum()) == sum(even)
+
+
+def test_what_malloc_keeps_is_in_use_by_nobody() -> None:
+    """Half of many small blocks that lie between others, which are kept: malloc cannot give them back."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    blocks = [libc.malloc(2048) for _ in range(2000)]
+    before = free_bytes()
+    for block in blocks[::2]:
+        libc.free(block)
+    kept = free_bytes() - before
+    for block in blocks[1::2]:
+        libc.free(block)
+    assert 1000 * 2048 * 0.8 < kept < own_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 
@@ -41,3 +42,9 @@ def sums_in_many_groups() -> tuple[list[float], timedelta]:
     for group in groups:
         dist.destroy_process_group(group)
     return [float(value.mean()) for value in values], timeout
+
+
+def noted_collectives() -> int:
+    """Collectives that torch has the stacks of."""
+    dist.barrier()
+    return len(json.loads(torch._C._distributed_c10d._dump_fr_trace_json()).get("entries", []))

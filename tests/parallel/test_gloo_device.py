@@ -1,4 +1,4 @@
-"""Process groups of a rank share one gloo device."""
+"""Process groups of a rank share one gloo device, and nothing is kept of what they did."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ def test_groups_meet_at_once_on_the_one_device_and_each_waits_as_long_as_it_was_
     for sums, timeout in ranks2.run(rank_functions.sums_in_many_groups):
         assert sums == [1.0, 3.0, 5.0, 7.0]
         assert timeout == timedelta(seconds=17)
+
+
+def test_torch_keeps_no_stacks_of_collectives(ranks2: Ranks) -> None:
+    assert ranks2.run(rank_functions.noted_collectives) == [0, 0]
