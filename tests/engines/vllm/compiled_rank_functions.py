@@ -1,6 +1,6 @@
-"""A rank, as a program of its own, whose vLLM is compiled: `python -m tests.engines.vllm.compiled_rank_functions FOLDER`.
+"""A rank whose vLLM is compiled, and the model's folder its one argument.
 
-A process in which an engine is not compiled compiles nothing from then on.
+It is a program of its own: a process with an engine that is not compiled compiles nothing from then on.
 """
 
 from __future__ import annotations
