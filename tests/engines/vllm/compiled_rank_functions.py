@@ -46,7 +46,7 @@ def rows_of(engine: VllmEngine, temperature: float = 1.0) -> Generated:
 
 
 def main(folder: Path) -> dict[str, object]:
-    """What a compiled engine gives again, with other weights and with the first ones, and what one that is not gives."""
+    """What a compiled engine gives again, with other weights and the first ones, and one that is not compiled."""
     weights = load_file(folder / "model.safetensors")
     others = {name: weight * 1.01 for name, weight in weights.items()}
     start_world(folder / "meeting")
