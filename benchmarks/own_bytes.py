@@ -11,7 +11,7 @@ FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks ke
 class MallInfo(ctypes.Structure):
     """`struct mallinfo2` of glibc, see mallinfo(3)."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS.split()]  # noqa: RUF012  as ctypes has it
+    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS.split()]
 
 
 def own_bytes() -> int:
