@@ -243,7 +243,14 @@ class Algorithm:
             generator = np.random.default_rng((self._seed, self.step_index, epoch))
             chosen = minibatch_rows(groups, self.config.minibatches, generator)
             parts = [rollout.select(rows) for rows in chosen if len(rows)]  # a filter may have left fewer rows
-            yield from scored_but_first(parts, self.actor) if unscored and self.first_update_scores else parts
+            if not unscored or not self.first_update_scores:
+                yield from parts
+                continue
+            parts = scored_but_first(parts, self.actor)
+            yield from parts[:1]
+            if self.context.logs_tokens and parts:  # by now the first has been learned from
+                self.context.scored = [parts[0] | self.actor.recall_log_probs(parts[0]), *parts[1:]]
+            yield from parts[1:]
 
     @property
     def first_update_scores(self) -> bool:

@@ -37,6 +37,9 @@ class StepContext:
         kept: the rows that the step has chosen to learn from, counted; None until it has.
         measured: what the flow has counted itself, by the name of its metric, for its `on_step_end`. It is not the
             algorithm's own: another step may begin before this one ends.
+        logs_tokens: its rows are written out token by token, so what an update says of them is asked for.
+        scored: rows with the `old_log_probs` that they were learned from by, which the flow's own rows do not have;
+            only of a step that `logs_tokens`.
         in_parts: the flow has learned from other rows of this step, and is called again for these.
         steps_left: how many steps of the run come after it.
         draw_ahead: draws prompts that belong to no step yet, and gives the number of this draw. A schedule that calls
@@ -50,6 +53,8 @@ class StepContext:
     next_prompts: Callable[[], BatchRef] = no_prompts
     kept: int | None = None
     measured: dict[str, float] = field(default_factory=dict)
+    logs_tokens: bool = False
+    scored: list[BatchRef] = field(default_factory=list)
     in_parts: bool = False
     steps_left: int = 0
     draw_ahead: Callable[[], int] = no_draw

@@ -18,6 +18,7 @@ from hybridflow.cli import launch
 from hybridflow.config import Config, compose, escapes, pool_sizes
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
+from hybridflow.observe.statistic_texts import comparison_text, with_errors
 from hybridflow.observe.terminal import cell, one_line
 from hybridflow.placement import started_roles
 from hybridflow.preflight.hub_downloads import fetched
@@ -70,7 +71,7 @@ def _carry_out(jobs: Sequence[Config], models: Sequence[str]) -> int:
     compared: dict[str, Comparison] = {}
     if len(found) == 2:
         compared = {name: compare(answers, found[1].answers[name]) for name, answers in found[0].answers.items()}
-        found[1].write(compared)
+        found[1].write(compared, found[0].model)
     _tell(found, compared)
     return 0
 
@@ -189,8 +190,6 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
     from rich.console import Console
     from rich.table import Table
 
-    from hybridflow.trainer.answer_statistics import with_errors
-
     table = Table(title="evaluation", title_justify="left")
     for column in ("", *(one.model for one in found)):
         table.add_column(cell(column), overflow="fold")
@@ -200,13 +199,8 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
     table.add_row(cell("answers"), *(cell(str(one.folder / "validation")) for one in found))
     terminal.draw(Console(highlight=False, soft_wrap=True), table)
     for name, one in compared.items():
-        terminal.say(
-            one_line(
-                f"{f'{name}: ' if name else ''}{found[1].model} against {found[0].model}: {one.difference:+.3f} ± "
-                f"{one.error:.3f} in accuracy on {one.questions} questions (paired; p = {one.p_value:.2g} if they are "
-                "alike)"
-            )
-        )
+        text = comparison_text((found[0].model, found[1].model), one.difference, one.error, one.p_value, one.questions)
+        terminal.say(one_line(f"{name}: {text}" if name else text))
 
 
 def _asked(evaluation: Evaluation) -> dict[str, str]:

@@ -11,8 +11,10 @@ from hybridflow.errors import ConfigError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.run_folder import EARLIER
+from hybridflow.observe.run_lock import PRIVATE
 from hybridflow.observe.run_records import CONFIG, find_run, read_records
 
+PRIVATE_FILE = PRIVATE & 0o666  # what it shows is nobody else's affair, as the run folder that it is from
 SHOWN = """\
 Shows runs in one HTML file: curves, where the time of steps went, the timeline, rows that were sampled, alarms, events,
 settings and where they differ, versions. It needs no network, and shows what runs have until now: runs may go on."""
@@ -38,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
 
     html = page_of([read_records(folder) for folder in folders])
     with writing(options.out):
+        options.out.touch(PRIVATE_FILE)  # before anything stands in it; one that is there keeps its mode
         options.out.write_text(html, encoding="utf-8")
     size = len(html.encode()) / 1e6
     terminal.say(f"{options.out}: {counted(len(folders), 'run')}, {size:.2f} MB; open it in a browser")

@@ -15,6 +15,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.event_words import in_words
 from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
 from hybridflow.observe.run_alarms import alarms_of_run
+from hybridflow.observe.run_folder import EVALUATION
 from hybridflow.observe.run_panel import RunPanel
 from hybridflow.observe.run_records import find_run, read_records
 from hybridflow.observe.run_state import FollowedRun, RunState
@@ -72,6 +73,6 @@ def _follow(followed: FollowedRun, live: Live) -> None:
 def _trained(place: str) -> Path:
     """Return the folder of a run that trains. Raises ConfigError if there is none at a place."""
     path = find_run(place)
-    if (path / "evaluation.json").is_file() and not (path / "metrics.jsonl").is_file():
-        raise ConfigError(one_line(f"{place} is an evaluation, which has no steps: see {path / 'evaluation.json'}"))
+    if (path / EVALUATION).is_file() and not (path / "metrics.jsonl").is_file():
+        raise ConfigError(one_line(f"{place} is an evaluation, which has no steps: see {path / EVALUATION}"))
     return path

@@ -21,7 +21,8 @@ EARLIER = re.compile(r"earlier-(\d+)")
 RECORD = "run.json"
 RECORDS = (RECORD, "events.jsonl", "timeline.json", "traces", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
+EVALUATION = "evaluation.json"
+RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", EVALUATION, "model", "checkpoints")
 JOURNAL = "journal"
 PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS, JOURNAL)
 MARKS = (LOCK, "checkpoints/LATEST", "checkpoints/BEST")  # files of a line
@@ -139,6 +140,19 @@ class RunFolder:
         try:
             return read_object(self.path / RECORD)
         except (OSError, ValueError):
+            return {}
+
+    def write_evaluation(self, result: Mapping[str, object]) -> None:
+        """Write `evaluation.json`."""
+        file = self.path / EVALUATION
+        with writing(file):
+            file.write_text(as_json(result, indent=2) + "\n", encoding="utf-8")
+
+    def evaluation(self) -> dict[str, Any]:
+        """Read `evaluation.json`; {} if there is none that can be read: the folder is that of a training."""
+        try:
+            return read_object(self.path / EVALUATION)
+        except ValueError:
             return {}
 
     def unsaved(self) -> bool:

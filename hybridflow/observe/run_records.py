@@ -63,6 +63,7 @@ class RunRecords:
         settings: `config.yaml`, every key, as nested dictionaries; {} if there is none.
         metrics: of steps and validations.
         events: lines of `events.jsonl`, each with `time` and `event`, also of what was undone.
+        evaluation: `evaluation.json`; {} where the run was no evaluation.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class RunRecords:
     settings: Record
     metrics: MetricHistory
     events: list[Record]
+    evaluation: Record
 
     @property
     def name(self) -> str:
@@ -104,7 +106,8 @@ def read_records(path: Path) -> RunRecords:
     metrics = MetricHistory()
     for line in folder.metric_lines():
         metrics.take(line)
-    return RunRecords(folder.path, folder.record(), read_settings(path), metrics, folder.events())
+    settings = read_settings(path)
+    return RunRecords(folder.path, folder.record(), settings, metrics, folder.events(), folder.evaluation())
 
 
 def read_settings(path: Path) -> Record:

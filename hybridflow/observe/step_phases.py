@@ -22,6 +22,7 @@ CALLS = {
     "compute_cost": (PREPARATION, "cost"),
     "log_rollouts": (PREPARATION, "reward"),
     "compute_log_prob": (PREPARATION, "actor"),
+    "recall_log_probs": (PREPARATION, "actor"),
     "compute_ref_log_prob": (PREPARATION, "reference"),
     "compute_ref_pair": (PREPARATION, "reference"),
     "compute_values": (PREPARATION, "critic"),

@@ -17,6 +17,7 @@ from hybridflow.losses.loss import policy_reads, reads_of
 from hybridflow.roles.role import Role, roles
 from hybridflow.tasks.chosen_graders import asked
 from hybridflow.tasks.grader_registry import graders
+from hybridflow.tasks.grades import GRADES
 
 PROMPT = kinds("prompt_ids")
 NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
@@ -204,6 +205,20 @@ class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT])
     def update_actor(self, rollout: RowsT) -> None:
         """Take one optimizer step on the policy loss of these rows: `update_policy(rollout, "policy")`."""
         self.update_policy(rollout, "policy")
+
+    @using(
+        "dp_tokens",
+        needs=kinds("response_ids"),
+        optional=LOSS_MASK | dict.fromkeys(GRADES, ""),
+        gives=kinds("old_log_probs"),
+    )
+    def recall_log_probs(self, rows: RowsT) -> RowsT:
+        """Return the `old_log_probs` (ragged float) that the update before this call took from its own forward pass.
+
+        No model is run. They are those of the rows of that update, which were shared out to ranks in the same way; of a
+        row that it did not learn from, and of any other rows, a row of the column is empty.
+        """
+        raise NotImplementedError
 
     @using("3d_proto", needs=reads_of("dpo"))
     def update_preferred(self, pairs: RowsT) -> None:

@@ -7,14 +7,13 @@ answers to one question are no independent draws (Miller 2024, arXiv 2411.00640,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 MAJORITY_DRAWS = 200  # of k answers out of n, over which maj@k is a mean where k < n
 SIGN_FLIPS = 10_000
-ERROR = "_se"  # ends the name of a standard error
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,6 @@ def _summary(answers: Answers) -> dict[str, float]:
         if answers.keys:
             summary[f"maj@{k}"] = _mean(majority_at(answers, k))
     return summary
-
-
-def with_errors(numbers: Mapping[str, float]) -> dict[str, str]:
-    """Return the statistics as texts by name: each with its standard error, if it has one; failures if there are any.
-
-    Names may have a set before the statistic and a source behind it: `stories/accuracy/easy`.
-    """
-    texts = {}
-    for name, value in numbers.items():
-        parts = name.split("/")
-        if any(part.endswith(ERROR) for part in parts) or ("failed_grades" in parts and not value):
-            continue
-        errors = ("/".join([*parts[:at], part + ERROR, *parts[at + 1 :]]) for at, part in enumerate(parts))
-        error = next((numbers[its] for its in errors if its in numbers), None)
-        texts[name] = f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-    return texts
 
 
 def sizes(samples: int) -> list[int]:

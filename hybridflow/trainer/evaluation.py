@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hybridflow import interrupt
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
-from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
@@ -18,8 +16,6 @@ from hybridflow.trainer.answer_statistics import Answers, Comparison, statistics
 from hybridflow.trainer.build import build
 from hybridflow.trainer.task_rows import load_held_out, load_validation_sets, notes
 from hybridflow.trainer.validation import graded_answers
-
-RESULT = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,13 @@ class Evaluation:
             for metric, value in own.items()
         }
 
-    def write(self, comparisons: dict[str, Comparison] | None = None) -> None:
-        """Write `evaluation.json`, with how it compares to another model if it does."""
+    def write(self, comparisons: dict[str, Comparison] | None = None, against: str = "") -> None:
+        """Write `evaluation.json`, with how it compares to the model `against` if it does."""
         result: dict[str, object] = {"model": self.model, "statistics": self.statistics}
         if comparisons:
-            result["compared"] = {name: asdict(comparison) for name, comparison in comparisons.items()}
-        with writing(self.folder):
-            (self.folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            compared = {name: asdict(comparison) for name, comparison in comparisons.items()}
+            result |= {"against": against, "compared": compared}
+        RunFolder(self.folder).write_evaluation(result)
 
 
 def evaluate(config: Config, model: str) -> Evaluation:

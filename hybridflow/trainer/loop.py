@@ -34,7 +34,7 @@ from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived, slowest, utilization
-from hybridflow.trainer.step_rows import drawn
+from hybridflow.trainer.step_rows import drawn, with_old_log_probs
 from hybridflow.trainer.step_traces import StepTraces
 from hybridflow.trainer.validation import validate
 
@@ -243,11 +243,13 @@ def _step(
     context = draws.context(step)
     if outputs.timeline:
         outputs.timeline.begin_step(step, began)
+    logged = _due(config.trainer.log_rollouts_every, step)
+    context.logs_tokens = logged and config.trainer.log_token_rows > 0
     rollout = step_of(schedule, context)
     draws.prepare(step)
-    every = config.trainer.log_rollouts_every
-    if every and step % every == 0:
-        running.groups["grader"].log_rollouts(rollout, step=step, folder=str(outputs.folder.rollouts))
+    if logged:
+        rows = with_old_log_probs(rollout, context.scored)
+        running.groups["grader"].log_rollouts(rows, step=step, folder=str(outputs.folder.rollouts))
     metrics = schedule.finish_step()
     if running.ahead:
         running.ahead.end_step(metrics)

@@ -11,8 +11,8 @@ from hybridflow import __version__
 from hybridflow.algorithms import algorithms
 from hybridflow.config.model_roles import section
 from hybridflow.config.schema import RewardConfig, TaskConfig
+from hybridflow.observe.statistic_texts import with_errors
 from hybridflow.tasks.chosen_graders import accuracy_grader
-from hybridflow.trainer.answer_statistics import with_errors
 from hybridflow.trainer.resume import versions
 from hybridflow.trainer.saved_run import SavedModel
 

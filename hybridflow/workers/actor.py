@@ -31,7 +31,7 @@ from hybridflow.workers.generation_worker import (
 )
 from hybridflow.workers.log_prob_bound import refuse_disagreement
 from hybridflow.workers.model_worker import TrainedWorker, set_down
-from hybridflow.workers.own_log_probs import ScoredRows
+from hybridflow.workers.own_log_probs import NONE_TAKEN, OwnLogProbs, ScoredRows
 from hybridflow.workers.worker import Context, workers
 
 
@@ -52,6 +52,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         config = context.config
         super().__init__(context, config.actor, optimizer=config.actor.optimizer if self.learns else None)
         self.version = 0
+        self._taken = NONE_TAKEN
         self.start_generation()
 
     def start_generation(self) -> None:
@@ -119,10 +120,15 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             log_probs = as_sampled(log_probs, rollout.ragged("rollout_log_probs"), older)
         return Batch(old_log_probs=log_probs)
 
-    def take_own_scores(self, scored: ScoredRows) -> None:
-        """Do as `compute_log_prob` does with its scores."""
+    def take_own_scores(self, own: OwnLogProbs, rows: Batch) -> None:
+        """Do as `compute_log_prob` does with its scores, and keep them for `recall_log_probs`."""
+        scored = own.scored(rows)
         newest = self._measure(scored)
         refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.groups.sums_of_outputs)
+        self._taken = own.taken(scored)
+
+    def recall_log_probs(self, rows: Batch) -> Batch:
+        return Batch(old_log_probs=self._taken.of_rows(rows))
 
     def _measure(self, scored: ScoredRows) -> np.ndarray:
         """Measure how far apart the two engines are, and the lag of the versions that sampled the rows.

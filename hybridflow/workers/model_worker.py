@@ -29,7 +29,7 @@ from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
 from hybridflow.roles import TrainedRole
 from hybridflow.tasks.grades import only_learnable
-from hybridflow.workers.own_log_probs import OwnLogProbs, ScoredRows, lacks_old_log_probs
+from hybridflow.workers.own_log_probs import OwnLogProbs, lacks_old_log_probs
 from hybridflow.workers.preference_pairs import learnable_pairs, sides
 from hybridflow.workers.worker import Context, Worker
 
@@ -181,7 +181,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         options: dict[str, Any] = {"temperature": self.temperature(rows) if loss.at_sampling_temperature else None}
         if own is not None:
             self.expect_first_update(rows)
-            options["before_step"] = lambda: self.take_own_scores(own.scored(rows))
+            options["before_step"] = lambda: self.take_own_scores(own, rows)
         if self.learn(prepared, share, **options):
             # A rank has sums over its own rows, weighed by totals over all ranks: the ranks' sums add up.
             for name, part in terms.items():
@@ -190,8 +190,8 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
     def expect_first_update(self, rows: Batch) -> None:
         """Raise, on all ranks alike, if rows without old log-probs were learned from since they were sampled."""
 
-    def take_own_scores(self, scored: ScoredRows) -> None:
-        """Look at the log-probs of an update's own forward pass, before its step is taken; all ranks do.
+    def take_own_scores(self, own: OwnLogProbs, rows: Batch) -> None:
+        """Look at the log-probs of an update's own forward pass over its rows, before its step is taken; all ranks do.
 
         What it raises, on all ranks alike, keeps the step from being taken.
         """

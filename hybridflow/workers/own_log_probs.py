@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.columns import offsets_of
+from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.dispatch.known_columns import OLD_LOG_PROBS
 from hybridflow.engines.outputs import MicroBatch, TokenOutputs
 from hybridflow.losses.loss import Loss
+from hybridflow.tasks.grades import learnable
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,40 @@ class OwnLogProbs:
             return ScoredRows(batch.select(np.arange(0)), np.zeros(0, np.float32), np.zeros(0, np.float32))
         rows, log_probs, entropy = zip(*self.parts, strict=True)
         return ScoredRows(batch.select(np.concatenate(rows)), _end_to_end(log_probs), _end_to_end(entropy))
+
+    def taken(self, scored: ScoredRows) -> TakenLogProbs:
+        """Return what is kept of the rows of the update, in its order, from what `scored` gave."""
+        order = np.argsort(np.concatenate([np.zeros(0, np.int64), *(rows for rows, *_ in self.parts)]))
+        learned = LearnedTokens.of(scored.rows)
+        tokens = learned.responses.select(order).values.copy()  # not a view, which would keep the store's memory
+        return TakenLogProbs(tokens, learned.spread(scored.log_probs).select(order))
+
+
+@dataclass(frozen=True)
+class TakenLogProbs:
+    """Log-probs that an update took for old ones, until the next update: a few bytes a token, in host memory.
+
+    Attributes:
+        tokens: the responses of the update's rows, end to end, by which they are known.
+        log_probs: over these; 0 at tokens that are not learned from.
+    """
+
+    tokens: np.ndarray
+    log_probs: Ragged
+
+    def of_rows(self, rows: Batch) -> Ragged:
+        """Return them for the rows of a call that the update was asked with; all empty if these are others."""
+        learned = np.flatnonzero(learnable(rows))
+        asked = rows.ragged("response_ids").select(learned)
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        same = np.array_equal(asked.offsets, self.log_probs.offsets) and np.array_equal(asked.values, self.tokens)
+        if not same:
+            return Ragged(self.log_probs.values[:0], offsets_of(lengths))
+        lengths[learned] = self.log_probs.lengths
+        return Ragged(self.log_probs.values, offsets_of(lengths))
+
+
+NONE_TAKEN = TakenLogProbs(np.zeros(0, np.int64), Ragged(np.zeros(0, np.float32), offsets_of([])))
 
 
 def lacks_old_log_probs(loss: Loss, batch: Batch) -> bool:

@@ -16,6 +16,7 @@ from hybridflow.algorithms.grpo import GRPO
 from hybridflow.algorithms.old_log_probs import OUR_ESTIMATORS, OUR_LOSSES, early_readers
 from hybridflow.algorithms.ppo import PPO
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch.joining import concat
 from hybridflow.config import compose
 from hybridflow.config.schema import AlgorithmConfig
 from hybridflow.dispatch import RowsT, using
@@ -202,6 +203,10 @@ class Actor:
         self.calls.append(f"update {len(rows)}")
         self.updates.append(rows)
 
+    def recall_log_probs(self, rows: BatchRef) -> BatchRef:
+        self.calls.append(f"recall {len(rows)}")
+        return BatchRef.from_local(Batch(old_log_probs=rows.get().dense("n") + 0.5))
+
 
 def learned(
     flow: type[Algorithm], config: AlgorithmConfig, rows: int, context: StepContext | None = None, **roles: Any
@@ -220,6 +225,31 @@ def test_one_update_has_no_pass() -> None:
 def test_of_several_minibatches_the_first_is_not_scored_and_the_others_before_any_update() -> None:
     actor = learned(GRPO, settings("grpo", "algorithm.minibatches=3"), 12)
     assert actor.calls == ["score 8", "update 4", "update 4", "update 4"]
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "expected"),
+    [(1, ["update 12", "recall 12"]), (3, ["score 8", "update 4", "recall 4", "update 4", "update 4"])],
+)
+def test_a_step_whose_tokens_are_written_has_the_log_probs_of_all_rows(minibatches: int, expected: list[str]) -> None:
+    context = StepContext(7, logs_tokens=True)
+    assert learned(GRPO, settings("grpo", f"algorithm.minibatches={minibatches}"), 12, context).calls == expected
+    rows = concat(context.scored).get()
+    assert sorted(rows.dense("n")) == [*range(12)]
+    assert np.array_equal(rows.dense("old_log_probs"), rows.dense("n") + 0.5)
+
+
+def test_what_a_flow_has_as_a_column_is_not_asked_for_again() -> None:
+    context = StepContext(7, logs_tokens=True)
+    assert learned(Scored, settings("grpo", "algorithm.minibatches=2"), 12, context).calls == [
+        "score 12", "update 6", "update 6",
+    ]  # fmt: skip
+    assert context.scored == []
+
+
+def test_a_step_of_no_rows_asks_for_nothing() -> None:
+    context = StepContext(7, logs_tokens=True)
+    assert learned(GRPO, BARE, 0, context).calls == [] and context.scored == []
 
 
 def test_rows_that_are_learned_from_twice_are_scored_whole() -> None:

@@ -36,6 +36,15 @@ def test_a_run_and_a_sweep_in_the_order_of_its_jobs(runs: Path, capsys: Captured
     assert labels(Path("report.html")) == ["mine"]
 
 
+def test_nobody_else_reads_it_unless_somebody_has_said_so(runs: Path) -> None:
+    """As the run folder, which is its maker's alone; a file that is replaced keeps its mode."""
+    assert main(["report", "runs/mine"]) == 0
+    assert Path("report.html").stat().st_mode & 0o777 == 0o600
+    Path("report.html").chmod(0o644)
+    assert main(["report", "runs/mine", "--force"]) == 0
+    assert Path("report.html").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -19,7 +19,6 @@ from hybridflow.trainer.answer_statistics import (
     sizes,
     standard_error,
     statistics,
-    with_errors,
 )
 
 
@@ -130,14 +129,3 @@ def test_a_model_is_like_itself(answers: Answers) -> None:
 def test_questions_without_a_grade_on_one_side_are_not_compared() -> None:
     found = compare(answers_of([[1.0], [math.nan], [0.0]]), answers_of([[1.0], [1.0], [math.nan]]))
     assert found.questions == 1
-
-
-def test_numbers_are_told_with_their_errors_whatever_set_or_source_they_are_of() -> None:
-    numbers = {
-        **{"accuracy": 0.5, "accuracy_se": 0.1, "pass@2": 0.75, "failed_grades": 0.0, "failed_grades/hard": 2.0},
-        **{"accuracy/hard": 0.25, "accuracy_se/hard": 0.2, "stories/accuracy/a_b": 1.0, "stories/accuracy_se/a_b": 0.0},
-    }
-    assert with_errors(numbers) == {
-        **{"accuracy": "0.500 ± 0.100", "pass@2": "0.750", "failed_grades/hard": "2.000"},
-        **{"accuracy/hard": "0.250 ± 0.200", "stories/accuracy/a_b": "1.000 ± 0.000"},
-    }

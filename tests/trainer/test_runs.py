@@ -205,6 +205,18 @@ def test_several_graders_are_metrics_and_columns_of_their_own(apart: Ran) -> Non
         assert row["grades"] == {"exact": row["rewards"], "has_seven": float("7" in row["response"])}
 
 
+def test_tokens_that_are_written_have_the_log_probs_of_training(apart: Ran) -> None:
+    """GRPO has no pass that gives them: they are those of its first update, and of the pass for its second."""
+    rows = [row for row in answers_in(apart.folder / "rollouts") if "by_token" in row]
+    assert {row["step"] for row in rows} == {0, 1, 2}
+    furthest = {step["step"]: step["actor/rollout_log_prob_diff_max"] for step in apart.steps}
+    for row in rows:
+        tokens = row["by_token"]
+        assert len(tokens["old_log_probs"]) == len(tokens["text"]) > 0
+        apart_by = np.abs(np.subtract(tokens["old_log_probs"], tokens["rollout_log_probs"]))
+        assert apart_by.max() <= furthest[row["step"]] + 2e-5, "but for the digits that are written"
+
+
 def answers_in(folder: Path) -> list[dict[str, Any]]:
     files = sorted(folder.glob("rank*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hybridflow.algorithms import StepContext
 from hybridflow.algorithms.schedule import schedules
-from hybridflow.batch import BatchRef, Ragged
+from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.batch.joining import concat
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.preflight import load
 from hybridflow.scheduling import policy_of
@@ -111,6 +112,28 @@ def test_rows_kept_of_a_step_are_those_of_all_its_parts() -> None:
     assert context.kept == len(rows) == PROMPTS * SAMPLES
     groups = rows.get().dense("group_id")
     assert len({*zip(groups.tolist(), rows.get().dense("prompt").tolist(), strict=True)}) == PROMPTS
+
+
+class Scoring(Cutting):
+    """Has its first part's rows scored by their update, and those of the others before."""
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        rows = super().learn(rollout)
+        scored = rows | BatchRef.from_local(Batch(old_log_probs=np.arange(float(len(rows)))))
+        if self.context.in_parts:
+            return scored
+        self.context.scored = [scored]
+        return rows
+
+
+def test_parts_are_joined_also_where_the_first_alone_is_not_scored_before() -> None:
+    generation = Generation(1)
+    schedule = StreamSchedule(cutting(generation, PROMPTS, Scoring), generation, stream(PROMPTS))
+    context = PromptDraws(drawn, Progress(), STEPS).context(0)
+    rows = schedule.take_step(context)
+    assert len(rows) == PROMPTS * SAMPLES and "old_log_probs" not in rows.columns
+    prompts = concat(context.scored).get().dense("prompt")
+    assert np.array_equal(prompts, rows.get().dense("prompt")), "each part's are known"
 
 
 class Drawing(Cutting):

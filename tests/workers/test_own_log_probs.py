@@ -16,6 +16,7 @@ from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import ComponentConfig, Config, DType
 from hybridflow.dispatch import Call
 from hybridflow.parallel.layout import Layout
+from hybridflow.tasks.grades import learnable
 from tests.conftest import GetRanks
 from tests.engines.rank_functions import Arrays, merged
 from tests.spmd import Ranks
@@ -91,6 +92,35 @@ def test_a_step_is_that_of_rows_that_were_scored_before(
             assert measured.get(name) == pytest.approx(metrics.get(name), abs=1e-5, rel=1e-5), name
     assert {"actor/kl", "actor/entropy", "actor/rollout_log_prob_diff_mean", "rollout/version_lag_max"} <= {*measured}
     assert "rollout_correction/effective_share" in measured
+
+
+@pytest.mark.parametrize("case", ["alone", "dp2-order", "tp2", "pp2"])
+def test_what_an_update_took_is_recalled_for_its_rows(
+    case: str, ranks: GetRanks, models: tuple[Path, Path]
+) -> None:
+    """The numbers that a pass before it gives; of rows that it did not learn from, and of any others, none."""
+    layout, budget, order = {**CASES, "alone": ALONE}[case]
+    config, on = config_of("grpo", *models, budget), ranks(layout.size)
+    config.algorithm.policy_loss.kl_coef = 0.0
+    on.run(rank_functions.build, config, layout, ("actor",))
+    actor = Group("actor", layout, on)
+    batch = rows(masked=True).select(order)
+    batch |= BatchRef.from_local(
+        Batch(
+            advantages=batch.get().ragged("response_ids").like(np.ones(batch.lengths("response_ids").sum(), np.float32)),
+            rewards=np.where(np.arange(12) == 5, np.nan, 1.0).astype(np.float32),
+        )
+    )
+    expected = actor.compute_log_prob(batch).get().ragged("old_log_probs")
+    assert not actor.recall_log_probs(batch).get().lengths("old_log_probs").any(), "there was no update"
+    actor.update_actor(batch)
+    found = actor.recall_log_probs(batch).get().ragged("old_log_probs")
+    learned = learnable(batch.get())
+    assert 0 < learned.sum() < 12 and not found.lengths[~learned].any()
+    for row in np.flatnonzero(learned):
+        np.testing.assert_allclose(found[row], expected[row], atol=1e-5, rtol=0)
+    others = batch.select(np.arange(12)[::-1])
+    assert not actor.recall_log_probs(others).get().lengths("old_log_probs").any()
 
 
 def sampled(version: int = 0, apart: float = 0.0) -> Batch:

@@ -12,6 +12,7 @@ from hybridflow.observe.event_words import BAD, in_words
 from hybridflow.observe.json_lines import Record
 from hybridflow.observe.report.choices import clipped, evenly, told
 from hybridflow.observe.report.curves import drawn, series, varying
+from hybridflow.observe.report.evaluations import evaluation
 from hybridflow.observe.report.rollouts import rollouts
 from hybridflow.observe.report.timelines import timeline
 from hybridflow.observe.run_alarms import alarms_of_run
@@ -25,8 +26,8 @@ MAX_ROW_CHARACTERS = 700_000  # of rows, all together
 MAX_EVENTS = 300  # of a run
 MAX_ENTRY = 2_000  # characters of a setting, an error or a fact of an event
 ALARM_FACTS = ("name", "first_step", "step", "seen", "cause", "advice", "page")
-TOLD = ("name", "started", "ended", "error", "steps", "seconds", "accuracy", "goodput", "spent", "folder",
-        "host", "resumed_from", "versions", "git")  # fmt: skip
+# Of `run.json`; not the machine's name and folders, which nobody who is given the page needs.
+TOLD = ("name", "started", "ended", "error", "steps", "seconds", "accuracy", "goodput", "spent", "versions", "git")
 
 
 def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
@@ -49,12 +50,13 @@ def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
         made.append(
             {
                 "label": label,
-                "status": status_of(run.path, run.record),
+                "status": "evaluated" if run.evaluation and not run.record else status_of(run.path, run.record),
                 "record": {name: _fact(run.record[name]) for name in TOLD if name in run.record},
                 "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
                 "attempts": 1 + (len(earlier) if isinstance(earlier, list) else 0),
                 "metrics": drawn(*steps, numbers),
                 "validations": drawn(*validations, numbers),
+                "evaluation": evaluation(run),
                 "timeline": timeline(run.spans(), int(room * MAX_BARS)),
                 "rollouts": rollouts(run, int(room * MAX_ROW_CHARACTERS)),
                 "events": _events(run.events),

@@ -8,6 +8,7 @@ from hybridflow.algorithms.schedule import schedules
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.batch.joining import concat
+from hybridflow.dispatch.known_columns import OLD_LOG_PROBS
 from hybridflow.errors import HybridFlowError
 from hybridflow.scheduling import Learned, Take
 from hybridflow.trainer.schedules.paced_schedule import PacedSchedule
@@ -44,6 +45,10 @@ class StreamSchedule(PacedSchedule):
             taken = self._next_taken()
         context.kept = own.kept = sum(kept) if kept else None
         context.measured = own.measured
+        context.scored = own.scored
+        if OLD_LOG_PROBS not in parts[0].columns:  # the update of a step's first part scores it
+            context.scored += [part for part in parts if OLD_LOG_PROBS in part.columns]
+            parts = [part.select_columns({*part.columns} - {OLD_LOG_PROBS}) for part in parts]
         return concat(parts)
 
     def _learn(self, taken: Take) -> BatchRef:

@@ -30,6 +30,13 @@ def test_a_run_is_there_with_all_that_it_has(tmp_path: Path) -> None:
     assert shown["settings"]["trainer.metric_sinks"] == '["jsonl", "live"]' and run["settings"] == {}
 
 
+def test_the_machine_and_its_folders_are_not_told(tmp_path: Path) -> None:
+    run = built(tmp_path / "mine")
+    assert run.record["host"] == "here" and run.record["folder"] == "/home/someone"
+    shown = json.dumps(document([run]))
+    assert "/home/someone" not in shown and '"here"' not in shown and str(tmp_path) not in shown
+
+
 def test_settings_that_differ_are_each_runs_own(tmp_path: Path) -> None:
     other = CONFIG.replace("1.0e-06", "0.001").replace("seed: 1", "seed: 1, more: 2")
     shown = document([built(tmp_path / "a"), built(tmp_path / "b", config=other)])

@@ -115,7 +115,7 @@ def test_it_is_drawn(width: int, scheme: str, browser: Browser, report: Path) ->
     with opened(browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
         expect(page.locator("#curves svg").first).to_be_visible()
         expect(page.locator("#timeline svg").first).to_be_visible()
-        for part in ("overview", "alarms", "times", "rollouts", "events", "settings", "versions"):
+        for part in ("overview", "alarms", "evaluation", "times", "rollouts", "events", "settings", "versions"):
             assert page.locator(f"#{part}").inner_text().count("\n") > 1, part
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (
             "the page itself does not scroll sideways"

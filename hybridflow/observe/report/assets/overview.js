@@ -4,7 +4,7 @@ const MOST_CHANGES = 4;
 
 function validated(run) {
   const found = run.validations.mean["validation/accuracy"];
-  return Array.isArray(found) ? found[found.length - 1] : found;
+  return Array.isArray(found) ? found[found.length - 1] : found ?? run.evaluation?.numbers.accuracy;
 }
 
 function failuresOf(run) {
@@ -71,6 +71,6 @@ function alarms() {
       el("h4", {}, String(alarm.name ?? "").replaceAll("_", " "), RUNS.length > 1 ? ` in ${run.label}` : ""),
       el("p", {class: "quiet"}, [stepsText(alarm), alarm.seen].filter(Boolean).join(": ")),
       el("p", {}, alarm.cause ?? ""), el("p", {}, alarm.advice ?? ""),
-      alarm.page ? el("p", {class: "quiet"}, `More: ${alarm.page}`) : null));
+      alarm.page ? el("p", {class: "quiet"}, `More, in the documentation of hybridflow: ${alarm.page}`) : null));
   }
 }

@@ -13,6 +13,7 @@ sections();
 legend();
 overview();
 alarms();
+evaluations();
 curves();
 times();
 timeline();

@@ -1,4 +1,17 @@
-// What the runs' records say: events, settings, versions.
+// What the runs' records say: answers to held-out questions, events, settings, versions.
+
+function evaluations() {
+  const holder = section("evaluation");
+  const asked = RUNS.filter((run) => run.evaluation);
+  if (!asked.length) {
+    holder.append(empty("No held-out questions were answered."));
+    return;
+  }
+  const names = [...new Set(asked.flatMap((run) => Object.keys(run.evaluation.numbers)))];
+  const rows = names.map((name) => [el("td", {class: "key"}, name), ...asked.map((run) => run.evaluation.numbers[name] ?? "–")]);
+  holder.append(table(["", ...asked.map((run) => run.label)], [["answers of", ...asked.map((run) => run.evaluation.of)], ...rows]),
+    ...asked.flatMap((run) => run.evaluation.compared).map((text) => el("p", {}, text)));
+}
 
 function eventCell(event) {
   const cell = el("td", {class: "long"}, el("span", {class: event.bad ? "alarming" : null}, event.text));
@@ -66,6 +79,5 @@ function versions() {
     return `${String(known.commit).slice(0, 12)} on ${known.branch ?? "no branch"}${known.dirty === true || known.dirty === "true" ? ", with changes" : ""}`;
   };
   rows.push(["git, of the working directory", ...RUNS.map(git)]);
-  rows.push(["folder", ...RUNS.map((run) => run.record.folder ?? "–")], ["host", ...RUNS.map((run) => run.record.host ?? "–")]);
   section("versions").append(table(["", ...RUNS.map((run) => run.label)], rows));
 }
