@@ -14,7 +14,7 @@ from hybridflow.errors import ConfigError, HybridFlowError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.event_words import in_words
 from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
-from hybridflow.observe.run_alarms import alarms_of_run
+from hybridflow.observe.run_alarms import alarms_of_run, tells_alarms
 from hybridflow.observe.run_folder import EVALUATION
 from hybridflow.observe.run_panel import RunPanel
 from hybridflow.observe.run_records import find_run, read_records
@@ -41,10 +41,10 @@ def watch(path: Path) -> None:
     state = RunState(path.name)
     followed = FollowedRun(path, state)
     followed.look_at_record()
-    followed.look()
-    state.alarms.clear()
-    for alarm in alarms_of_run(read_records(path)):  # of an earlier version's run no event tells them
-        state.take_event(alarm)
+    if not tells_alarms(followed.look()):
+        state.alarms.clear()
+        for alarm in alarms_of_run(read_records(path)):
+            state.take_event(alarm)
     if not state.has_ended:
         _follow(followed, Live(with_times=True))
         if panel_moves():  # it has stayed on the screen

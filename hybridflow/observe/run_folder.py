@@ -148,7 +148,7 @@ class RunFolder:
         with writing(file):
             file.write_text(as_json(result, indent=2) + "\n", encoding="utf-8")
 
-    def evaluation(self) -> dict[str, Any]:
+    def evaluation(self) -> Record:
         """Read `evaluation.json`; {} if there is none that can be read: the folder is that of a training."""
         try:
             return read_object(self.path / EVALUATION)

@@ -161,9 +161,18 @@ def _judge_by_holder(folder: Path, holder: dict[str, object]) -> None:
 
 
 def _lives(holder: dict[str, object]) -> bool:
-    """Tell whether a process of this machine is there."""
-    pid = holder.get("pid")
-    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
+    """Tell whether a process of this machine is there, and no other has been given its number since."""
+    began = _began(holder.get("pid"))
+    return began is not None and holder.get("began", began) == began
+
+
+def _began(pid: object) -> int | None:
+    """Return when a process of this machine began, in clock ticks since the machine did; None: it is not there."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return int(text.rpartition(")")[2].split()[19])  # its 22nd entry; its name, the 2nd, may have any character
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _in_use(folder: Path, holder: dict[str, object]) -> str:
@@ -183,7 +192,8 @@ def _holder(descriptor: int) -> dict[str, object]:
 
 
 def _write_holder(descriptor: int, folder: Path) -> None:
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "began": _began(os.getpid())}
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)

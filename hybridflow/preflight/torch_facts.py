@@ -21,6 +21,8 @@ class TorchFacts:
 
     Attributes:
         error: why it could not be asked; all else is empty then.
+        built_for: the library of GPUs that it was built for, as `CUDA 12.8`; "": it is a CPU build, whatever its
+            version is called (PyPI's for aarch64 has no `+cpu`).
         capability: the instructions that its CPU kernels use: `AVX512`, `AVX2`, `DEFAULT`, …
         bf16: whether the CPU has bfloat16 instructions.
         gpus: the names of the GPUs that it can use.
@@ -28,6 +30,7 @@ class TorchFacts:
 
     version: str = ""
     error: str = ""
+    built_for: str = ""
     capability: str = ""
     bf16: bool = False
     gpus: tuple[str, ...] = ()
@@ -56,9 +59,11 @@ def _ask() -> TorchFacts:
     from hybridflow.parallel.platform import platform
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    libraries = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "XPU": getattr(torch.version, "xpu", None)}
     gpus = tuple(names) if platform().accelerated else ()
     return TorchFacts(
         version=str(torch.__version__),
+        built_for=next((f"{name} {own}" for name, own in libraries.items() if own), ""),
         capability=torch.backends.cpu.get_cpu_capability(),
         bf16=not bf16.needed(),
         gpus=gpus,

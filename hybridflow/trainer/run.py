@@ -12,7 +12,7 @@ from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
 from hybridflow.errors import ConfigError, HybridFlowError, before_the_start
 from hybridflow.observe import logs
-from hybridflow.observe.alarms import AlarmWatch
+from hybridflow.observe.alarms import AlarmWatch, alarm_rules
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
@@ -88,6 +88,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
         pools = {name: round(pool.start_s, 3) for name, pool in running.pools.items()}
         facts = {"seconds": round(clock.elapsed(), 3), "pools": pools, "processes": running.processes()}
+        facts |= {"alarms": sorted(alarm_rules)}
         stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner, **facts))
         stack.callback(clock.end)
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))

@@ -226,6 +226,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
             return False
         if len(by_replica) > 1 and any(by_replica):
             metrics.mean(f"{role}/token_imbalance", max(by_replica) * len(by_replica) / sum(by_replica))
+            metrics.mean(f"{role}/rows_per_replica", count / len(by_replica))
         with self.model_loaded(learns=True) as engine:
             begun = perf_counter()
             result = engine.train(batch, loss, **options)

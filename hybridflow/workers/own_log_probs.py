@@ -53,8 +53,10 @@ class OwnLogProbs:
         """Return what is kept of the rows of the update, in its order, from what `scored` gave."""
         order = np.argsort(np.concatenate([np.zeros(0, np.int64), *(rows for rows, *_ in self.parts)]))
         learned = LearnedTokens.of(scored.rows)
-        tokens = learned.responses.select(order).values.copy()  # not a view, which would keep the store's memory
-        return TakenLogProbs(tokens, learned.spread(scored.log_probs).select(order))
+        tokens = learned.responses.select(order).values
+        log_probs = learned.spread(scored.log_probs).select(order)
+        # No views of the rows: they would keep the store's memory until the next update.
+        return TakenLogProbs(tokens.copy(), Ragged(log_probs.values, offsets_of(log_probs.lengths)))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,12 @@ from hybridflow.cli.algorithms import rows
 from hybridflow.observe.alarms import alarm_rules
 
 CAUSES = {run.name: run.alarm for run in PLANTED}
-MISSED = {"no_entropy"}  # its entropy is below a tenth of what it was in its last step alone
 RECORDED = {kind: recorded(kind) for kind in ("planted", "healthy", "setting")}
 
 
 @pytest.mark.parametrize("name", RECORDED["planted"])
 def test_an_alarm_names_what_was_planted(name: str) -> None:
-    named = CAUSES[name] in [alarm["alarm"] for alarm in told(RECORDED["planted"][name])]
-    assert named is (name not in MISSED)
+    assert CAUSES[name] in [alarm["alarm"] for alarm in told(RECORDED["planted"][name])]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("healthy", "setting") for name in RECORDED[kind]])

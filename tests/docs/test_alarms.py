@@ -43,6 +43,8 @@ def test_its_rule_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         f"below {learning_rules.ENTROPY_NONE:g} for",
         f"{learning_rules.KL_FAR:g} nats a token or more",
         f"`actor/approx_kl` {learning_rules.KL_UPDATE:g} or more",
+        f"fewer than {reward_rules.MIN_ROWS} rows",
+        f"is {running_rules.FAR:g} nats a",
     ],
 )
 def test_its_figures_are_those_of_the_rules(told: str) -> None:

@@ -29,6 +29,18 @@ def test_alarms_that_nobody_told_are_those_of_the_metrics(tmp_path: Path) -> Non
     assert {"first_step", "seen", "cause", "advice", "page"} <= {*alarm}
 
 
+def test_of_a_run_that_tells_its_alarms_they_are_what_it_told(tmp_path: Path) -> None:
+    """Its metrics need not be looked at again, which of a long run takes seconds."""
+    folder = build_run(tmp_path / "run", 4)
+    folder.event("start", step=0, alarms=["non_finite", "shouting"])
+    assert alarms_of_run(read_records(folder.path)) == []
+    folder.event("alarm", **told("shouting", 3, 1))
+    assert [alarm["name"] for alarm in alarms_of_run(read_records(folder.path))] == ["shouting"]
+    folder.event("start", step=2)
+    names = [alarm["name"] for alarm in alarms_of_run(read_records(folder.path))]
+    assert names == ["shouting", "non_finite"], "it went on in a version that told none"
+
+
 def test_one_that_was_told_too_is_one(tmp_path: Path) -> None:
     folder = build_run(tmp_path / "run", 4)
     folder.event("alarm", **told("shouting", 3, 1))

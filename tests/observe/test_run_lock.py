@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import run_lock
-from hybridflow.observe.run_lock import LOCK, locked
+from hybridflow.observe.run_lock import LOCK, is_held, locked
 
 pytestmark = pytest.mark.processes
 
@@ -165,6 +166,19 @@ def test_what_a_stale_file_says_does_not_matter(tmp_path: Path, left: str) -> No
     (tmp_path / LOCK).write_text(left)
     with locked(tmp_path):
         assert re.search(rf'"pid": {os.getpid()}\b', (tmp_path / LOCK).read_text())
+
+
+def test_another_process_of_the_same_number_holds_nothing(tmp_path: Path) -> None:
+    """A run was killed, and its number given to another process since; who watches the run must not wait for that."""
+    with locked(tmp_path):
+        left = json.loads((tmp_path / LOCK).read_text())
+        assert is_held(tmp_path, os.getpid())
+    (tmp_path / LOCK).write_text(json.dumps(left))
+    assert is_held(tmp_path), "by what the file says"
+    (tmp_path / LOCK).write_text(json.dumps(left | {"began": left["began"] - 1}))
+    assert not is_held(tmp_path)
+    (tmp_path / LOCK).write_text(json.dumps({name: left[name] for name in ("pid", "host", "since")}))
+    assert is_held(tmp_path), "an earlier version's does not say when it began"
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

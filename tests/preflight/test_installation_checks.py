@@ -79,8 +79,13 @@ def test_what_no_run_starts_with(found: Installation, subject: str, told: str) -
 def test_a_torch_that_cannot_be_imported_or_is_for_gpus() -> None:
     (one,) = wrong(WELL, TorchFacts(error="ImportError: libtorch.so"))
     assert one.status is Status.bad and "ImportError: libtorch.so" in one.found
-    (one,) = wrong(WELL, TorchFacts(version="2.13.0"))
-    assert one.status is Status.bad and "2.13.0 is a build for GPUs" in one.found
+    (one,) = wrong(WELL, TorchFacts(version="2.13.0+cu128", built_for="CUDA 12.8"))
+    assert one.status is Status.bad and "2.13.0+cu128 is a build for CUDA 12.8" in one.found
+
+
+def test_a_cpu_build_that_is_not_called_so() -> None:
+    """As PyPI has it for aarch64, with a torchvision of the same index."""
+    assert not wrong(with_packages(torch="2.13.0", torchvision="0.28.0"), TorchFacts(version="2.13.0"))
 
 
 def test_builds_for_cpus_beside_gpus() -> None:

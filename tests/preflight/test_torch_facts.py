@@ -14,6 +14,7 @@ pytestmark = pytest.mark.processes
 def test_what_torch_says_here() -> None:
     found = torch_facts.torch_facts()
     assert found.version == torch.__version__ and not found.error
+    assert bool(found.built_for) == torch.backends.cuda.is_built()
     assert found.capability == torch.backends.cpu.get_cpu_capability()
     assert len(found.gpus) == torch.cuda.device_count()
 

@@ -88,6 +88,7 @@ def test_the_run_folder_tells_what_happened(ppo: Ran) -> None:
     ]
     logs = {file.name: file.read_text() for file in (ppo.folder / "logs").iterdir()}
     assert sorted(logs) == ["driver.log", "main-0.log", "main-1.log"]
+    assert {"dead_reward", "kl_blow_up"} <= {*events[0]["alarms"]}
     address, process = events[0]["processes"]["main"][1]
     assert address == "127.0.0.1" and f"process {process} is rank 1 of pool main" in logs["main-1.log"]
     assert "actor: built on rank 1 of 2 ranks" in logs["main-1.log"] and "starting actor on pool" in logs["driver.log"]

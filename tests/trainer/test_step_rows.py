@@ -24,7 +24,8 @@ def rollout_of(prompts: int) -> BatchRef:
 def scored(part: BatchRef) -> BatchRef:
     """A part of rows whose log-probs, as many as a row's number says, are that number."""
     numbers = part.select_columns(["n"]).get().dense("n")
-    return part | BatchRef.from_local(Batch(old_log_probs=Ragged.of([[float(n)] * (n % 4) for n in numbers], np.float32)))
+    values = [[float(number)] * (number % 4) for number in numbers.tolist()]
+    return part | BatchRef.from_local(Batch(old_log_probs=Ragged.of(values, np.float32)))
 
 
 @given(prompts=st.integers(1, 4), seed=st.integers(0, 99), left_out=st.integers(0, 10), parts=st.integers(1, 3))

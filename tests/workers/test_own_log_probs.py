@@ -95,9 +95,7 @@ def test_a_step_is_that_of_rows_that_were_scored_before(
 
 
 @pytest.mark.parametrize("case", ["alone", "dp2-order", "tp2", "pp2"])
-def test_what_an_update_took_is_recalled_for_its_rows(
-    case: str, ranks: GetRanks, models: tuple[Path, Path]
-) -> None:
+def test_what_an_update_took_is_recalled_for_its_rows(case: str, ranks: GetRanks, models: tuple[Path, Path]) -> None:
     """The numbers that a pass before it gives; of rows that it did not learn from, and of any others, none."""
     layout, budget, order = {**CASES, "alone": ALONE}[case]
     config, on = config_of("grpo", *models, budget), ranks(layout.size)
@@ -105,12 +103,10 @@ def test_what_an_update_took_is_recalled_for_its_rows(
     on.run(rank_functions.build, config, layout, ("actor",))
     actor = Group("actor", layout, on)
     batch = rows(masked=True).select(order)
-    batch |= BatchRef.from_local(
-        Batch(
-            advantages=batch.get().ragged("response_ids").like(np.ones(batch.lengths("response_ids").sum(), np.float32)),
-            rewards=np.where(np.arange(12) == 5, np.nan, 1.0).astype(np.float32),
-        )
-    )
+    responses = batch.get().ragged("response_ids")
+    rewards = np.where(np.arange(12) == 5, np.nan, 1.0).astype(np.float32)
+    advantages = responses.like(np.ones(len(responses.values), np.float32))
+    batch |= BatchRef.from_local(Batch(rewards=rewards, advantages=advantages))
     expected = actor.compute_log_prob(batch).get().ragged("old_log_probs")
     assert not actor.recall_log_probs(batch).get().lengths("old_log_probs").any(), "there was no update"
     actor.update_actor(batch)

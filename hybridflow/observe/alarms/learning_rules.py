@@ -1,7 +1,8 @@
 """Rules of alarms about what becomes of a policy.
 
 Medians of a few steps are compared, so that a single step that is out of the way raises nothing. What a policy was is
-what it was in the first step, which is measured before it has learned anything: one that is broken is so at once.
+what it was in the first step, which is measured before it has learned anything: one that is broken is so at once. Where
+steps have few rows, as many of them are taken as have enough together.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from statistics import median
 
 from hybridflow.observe.alarms.alarm import Finding, alarm_rules
 from hybridflow.observe.alarms.metric_window import MetricWindow
-from hybridflow.observe.alarms.reward_rules import is_solved
+from hybridflow.observe.alarms.reward_rules import (
+    MIN_ROWS,
+    is_better,
+    is_solved,
+    median_of_first,
+    median_of_newest,
+    newest_steps,
+)
 
 STEPS = 5  # whose median must show it: with fewer, small batches do by chance
-BEGIN = 1  # first steps, which say what the policy was: an update that is too large breaks it before the second
 NOW = 3  # newest steps, whose median says what it is
 ENTROPY_LEFT = 0.1  # of what it was: a policy that has learned its task well keeps more
 ENTROPY_LOW = 0.1  # nats a token: above it a policy still tries things, whatever it was before
 ENTROPY_NONE = 0.03  # nats a token: samples of a prompt are nearly always the same one
-LENGTH_LEFT = 0.5  # of what it was: answers that become concise lose less
+ENTROPY_GIVEN = 0.25  # of what it was, with no better reward for it: what was given up bought nothing
+LENGTH_LEFT = 0.5  # of what it was
+LENGTH_GONE = 0.1  # of what it was: also where rewards are better for it, which answers that become concise may be
+EMPTY = 2.0  # tokens: an answer of fewer is its end and nothing else
 LENGTH_GROWN = 2.0  # times what it was
 LENGTH_AT_LIMIT = 1.25  # times what it was, where the limit lets answers grow no further
 CUT_OFF_MORE = 0.4  # of the answers, than before: then it is the limit that they have come to
@@ -27,6 +37,8 @@ CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what s
 KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
 KL_BROKEN = 0.5  # nats a token that a single step moves it by: nothing of what it had learned is sure to be left
 KL_UPDATE = 0.15  # nats a token that one step moves the policy by: where clipping holds it, it is below a fifth of that
+LOST = 0.1  # of the reward above the worst: with less, what the policy could is gone
+JUMP = 1.5  # times, up or down, from one step to the next: what is learned changes less
 TRUNCATED = 0.3  # of the answers: what is learned of length is then mostly the limit
 FALLING = 0.8  # of the share three steps before: a model that learns to end its answers needs no alarm
 MAX_NAMED = 4  # metrics
@@ -59,18 +71,19 @@ def non_finite(window: MetricWindow) -> Finding | None:
 def entropy_collapse(window: MetricWindow) -> Finding | None:
     """See a policy that has stopped trying: its entropy is gone, or has fallen to a small part of what it was.
 
-    One that has solved its task need try no more.
+    A smaller fall is one too where rewards are no better for it. A policy that has solved its task need try no more.
     """
-    now = window.median("actor/entropy", NOW)
-    begin = window.first_median("actor/entropy", BEGIN)
+    now = median_of_newest(window, "actor/entropy")
+    begin = median_of_first(window, "actor/entropy")
     if now is None or begin is None:
         return None
     fallen = now <= ENTROPY_LOW and now <= ENTROPY_LEFT * begin
+    for_nothing = now <= ENTROPY_GIVEN * begin and is_better(window) is False
     never = max(window.newest("actor/entropy", STEPS) or [math.inf]) <= ENTROPY_NONE
-    if (not fallen and not never) or is_solved(window):
+    if not (fallen or for_nothing or never) or is_solved(window):
         return None
     return Finding(
-        NOW if fallen else STEPS,
+        newest_steps(window) or NOW if fallen or for_nothing else STEPS,
         f"actor/entropy {now:.3g} nats a token, at the begin {begin:.3g}",
         "The policy gives nearly the same answer whatever is drawn, and no longer finds better ones: it learns too "
         "fast, samples at too low a temperature, or nothing keeps its entropy up.",
@@ -81,13 +94,18 @@ def entropy_collapse(window: MetricWindow) -> Finding | None:
 
 @alarm_rules.register("length_collapse")
 def length_collapse(window: MetricWindow) -> Finding | None:
-    """See answers that have become much shorter, though few had been cut off."""
+    """See answers that have become much shorter, though few had been cut off.
+
+    Those that become concise and better are learned, until hardly anything is left of them.
+    """
     now, begin = _lengths(window)
-    cut_off = window.first_median("rollout/truncated_fraction", BEGIN) or 0.0
+    cut_off = median_of_first(window, "rollout/truncated_fraction") or 0.0
     if now is None or begin is None or now > LENGTH_LEFT * begin or cut_off >= CUT_OFF_BEFORE:
         return None
+    if is_better(window) and now > LENGTH_GONE * begin and now >= EMPTY:
+        return None
     return Finding(
-        NOW,
+        newest_steps(window) or NOW,
         f"response_length/mean {now:.1f} tokens, at the begin {begin:.1f}",
         "Answers have become much shorter: the reward is as good or better for short ones, or the policy has lost its "
         "way and ends at once.",
@@ -105,16 +123,13 @@ def length_explosion(window: MetricWindow) -> Finding | None:
     now, begin = _lengths(window)
     if now is None or begin is None or not begin > 0:
         return None
-    cut_now = window.median("rollout/truncated_fraction", NOW) or 0.0
-    cut_more = cut_now - (window.first_median("rollout/truncated_fraction", BEGIN) or 0.0)
-    reward_now = window.median("reward/mean", NOW)
-    reward_begin = window.first_median("reward/mean", BEGIN)
-    better = reward_now is not None and reward_begin is not None and reward_now > reward_begin
-    grown = now >= LENGTH_GROWN * begin and (not better or cut_more >= CUT_OFF_BEFORE)
+    cut_now = median_of_newest(window, "rollout/truncated_fraction") or 0.0
+    cut_more = cut_now - (median_of_first(window, "rollout/truncated_fraction") or 0.0)
+    grown = now >= LENGTH_GROWN * begin and (not is_better(window) or cut_more >= CUT_OFF_BEFORE)
     if not grown and not (now >= LENGTH_AT_LIMIT * begin and cut_more >= CUT_OFF_MORE):
         return None
     return Finding(
-        NOW,
+        newest_steps(window) or NOW,
         f"response_length/mean {now:.1f} tokens, at the begin {begin:.1f}; {cut_now:.0%} are cut off",
         "Answers have become much longer and no better for it: the reward is better for long ones, or the policy no "
         "longer ends them.",
@@ -125,12 +140,15 @@ def length_explosion(window: MetricWindow) -> Finding | None:
 
 def _lengths(window: MetricWindow) -> tuple[float | None, float | None]:
     """Return the length of answers now and at the begin."""
-    return window.median("response_length/mean", NOW), window.first_median("response_length/mean", BEGIN)
+    return median_of_newest(window, "response_length/mean"), median_of_first(window, "response_length/mean")
 
 
 @alarm_rules.register("kl_blow_up")
 def kl_blow_up(window: MetricWindow) -> Finding | None:
-    """See a policy that is far from its reference, or that a single step moves far."""
+    """See a policy that is far from its reference, or that a single step moves far.
+
+    Where nothing measures either (no reference, one update a step), what it could is gone from one step to the next.
+    """
     seen = []
     for name, bound in (("actor/kl", KL_FAR), ("actor/kl_loss", KL_FAR), ("actor/approx_kl", KL_UPDATE)):
         values = window.newest(name, NOW)
@@ -140,7 +158,31 @@ def kl_blow_up(window: MetricWindow) -> Finding | None:
     moved = abs(window.now("actor/approx_kl") or 0.0)
     if not seen and moved >= KL_BROKEN:
         return _runs_away(1, f"actor/approx_kl {moved:.3g} nats a token in one step")
+    if not seen and (thrown := _thrown_off(window)):
+        return _runs_away(1 + NOW, thrown)
     return _runs_away(NOW, ", ".join(seen)) if seen else None
+
+
+def _thrown_off(window: MetricWindow) -> str | None:
+    """Say by what a policy is known that one update threw out of what it had learned; None if none did.
+
+    A grader that breaks leaves answers as they were, and what is learned step by step changes them little at a time.
+    """
+    steps = 1 + NOW  # the one before it, and those since
+    rewards = window.newest("reward/mean", steps)
+    worst = window.newest("reward/min", steps)
+    rows = window.newest("rollout/rows", steps)
+    if rewards is None or worst is None or rows is None or min(rows) < MIN_ROWS:
+        return None
+    before, *since = (reward - min(worst) for reward in rewards)
+    if before <= 0 or max(since) > LOST * before:
+        return None
+    for name in ("response_length/mean", "actor/entropy"):
+        was, *now = window.newest(name, steps) or [0.0, 0.0]
+        if was > 0 and not was / JUMP < median(now) < was * JUMP:
+            seen = f"{name} {median(now):.3g} and reward/mean {rewards[-1]:.3g}"
+            return f"{seen}; one step before {was:.3g} and {rewards[0]:.3g}"
+    return None
 
 
 def _runs_away(steps: int, seen: str) -> Finding:
@@ -156,11 +198,12 @@ def _runs_away(steps: int, seen: str) -> Finding:
 @alarm_rules.register("truncation")
 def truncation(window: MetricWindow) -> Finding | None:
     """See that many answers are cut off, and that this is not getting better by itself."""
-    shares = window.newest("rollout/truncated_fraction", STEPS)
+    steps = window.newest_with(MIN_ROWS, STEPS)
+    shares = None if steps is None else window.newest("rollout/truncated_fraction", steps)
     if shares is None or median(shares) < TRUNCATED or sum(shares[-2:]) <= FALLING * sum(shares[:2]):
         return None
     return Finding(
-        STEPS,
+        len(shares),
         f"rollout/truncated_fraction {median(shares):.0%}",
         "Answers are cut off at the limit before they end, so they are graded by what is missing.",
         "Raise rollout.max_response_tokens, ask for shorter answers, or leave such rows out "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from statistics import median
 from typing import Any
 
 FIRST = 24  # steps that are kept from a metric's beginning: a rule compares with those of its choice
 NEWEST = 60  # steps that are kept from its end
 VALIDATION = "validation/"
+ROWS = "rollout/rows"
 
 Value = tuple[int, float]
 
@@ -23,10 +25,12 @@ class MetricWindow:
 
     Attributes:
         steps: numbers of the newest steps; empty: there was none.
+        names: of the metrics that the newest step has, in alphabetical order.
     """
 
     def __init__(self) -> None:
         self.steps: deque[int] = deque(maxlen=NEWEST)
+        self.names: Sequence[str] = ()
         self._first: dict[str, list[Value]] = {}
         self._newest: dict[str, deque[Value]] = {}
 
@@ -41,12 +45,15 @@ class MetricWindow:
         if self.steps and step <= self.steps[-1]:
             self._go_back_to(step)
         self.steps.append(step)
-        for name, value in record.items():
-            if name != "step" and (number := _as_number(value)) is not None:
-                first = self._first.setdefault(name, [])
-                if len(first) < FIRST:
-                    first.append((step, number))
-                self._newest.setdefault(name, deque(maxlen=NEWEST)).append((step, number))
+        known = ((name, _as_number(value)) for name, value in record.items() if name != "step")
+        numbers = {name: number for name, number in known if number is not None}
+        self.names = sorted(numbers)
+        for name in self.names:
+            entry = (step, numbers[name])
+            first = self._first.setdefault(name, [])
+            if len(first) < FIRST:
+                first.append(entry)
+            self._newest.setdefault(name, deque(maxlen=NEWEST)).append(entry)
         return True
 
     def _go_back_to(self, step: int) -> None:
@@ -57,17 +64,35 @@ class MetricWindow:
         while self.steps and self.steps[-1] >= step:
             self.steps.pop()
 
-    @property
-    def names(self) -> Iterator[str]:
-        """Names of the metrics that the newest step has, in alphabetical order."""
-        return (name for name, values in sorted(self._newest.items()) if values and values[-1][0] == self.steps[-1])
-
     def newest(self, name: str, count: int) -> list[float] | None:
         """Return a metric's values of the newest steps; None unless each of them has it, and it is finite there."""
-        wanted = list(self.steps)[-count:]
-        values = list(self._newest.get(name, ()))[-count:]
-        complete = len(wanted) == count and [step for step, _ in values] == wanted
-        return [value for _, value in values] if complete and all(math.isfinite(value) for _, value in values) else None
+        values: Sequence[Value] = self._newest.get(name, ())
+        if not 0 < count <= min(len(values), len(self.steps)):
+            return None
+        # Both grow step by step, so where their ends are those of the same steps all between them are.
+        if values[-1][0] != self.steps[-1] or values[-count][0] != self.steps[-count]:
+            return None
+        found = [values[place][1] for place in range(-count, 0)]
+        return found if all(map(math.isfinite, found)) else None
+
+    def newest_with(self, rows: int, least: int) -> int | None:
+        """Return how many of the newest steps, `least` or more, have so many rows together; None if all have fewer.
+
+        Where nobody counts rows these are `least`.
+        """
+        if ROWS not in self._newest:
+            return least
+        counted = (self.newest(ROWS, steps) for steps in range(least, len(self.steps) + 1))
+        known = takewhile(lambda counts: counts is not None, counted)
+        return next((len(counts) for counts in known if counts is not None and sum(counts) >= rows), None)
+
+    def first_with(self, rows: int, least: int) -> int | None:
+        """Return how many of the first steps, `least` or more, have so many rows; as `newest_with`."""
+        if ROWS not in self._newest:
+            return least
+        counted = (self.first(ROWS, steps) for steps in range(least, FIRST + 1))
+        known = takewhile(lambda counts: counts is not None, counted)
+        return next((len(counts) for counts in known if counts is not None and sum(counts) >= rows), None)
 
     def now(self, name: str) -> float | None:
         """Return a metric's value in the newest step, NaN if it was not finite; None if it was not measured."""
@@ -100,6 +125,8 @@ class MetricWindow:
 
 def _as_number(value: object) -> float | None:
     """Return a metric's value; None for what is none. An infinite one is NaN, as a null is."""
+    if type(value) is float:  # as nearly all are
+        return value if math.isfinite(value) else math.nan
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):

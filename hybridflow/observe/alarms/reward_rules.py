@@ -14,6 +14,7 @@ NOW = 3  # newest steps, or those before something
 MIN_ROWS = 64  # as many grades that are alike are no chance, unless hardly one answer in 64 is right
 MIN_GROUPED_ROWS = 128  # of groups that are alike: they are 8 at least, where a prompt has 16 samples or fewer
 ALIKE = 1e-9  # of the size of a reward, that two may differ by and be the same one in float32 sums
+FAILURES = ("reward/failed_share", "reward/baseline_failed_share", "cost/failed_share")
 FAILED = 0.2  # share of the grades: every fifth row is lost
 SOLVED = 0.9  # of the way from the worst reward to the best one: there is hardly anything left to learn
 LEARNED = 0.5  # of that way, before it is solved: a grader that breaks gives all of it from one step to the next
@@ -28,13 +29,15 @@ def dead_reward(window: MetricWindow) -> Finding | None:
 
     Where they differed before and have all become as good as the best was, the task is solved.
     """
-    failed = window.median("reward/failed_share", STEPS)
-    if failed is not None and failed >= FAILED:
+    failed = {name: share for name in FAILURES if (share := window.median(name, STEPS)) is not None}
+    name = max(failed, key=lambda name: failed[name], default="")
+    if name and failed[name] >= FAILED:
         return Finding(
             STEPS,
-            f"reward/failed_share {failed:.0%}",
+            f"{name} {failed[name]:.0%}",
             "The grader fails: it raises, takes too long, or gives no finite number.",
-            "Look for its error in logs/; reward.max_failed_share=0 ends the run at the first one and shows it.",
+            "Look for its error in logs/; reward.max_failed_share=0 (of costs cost.max_failed_share=0) ends the run at "
+            "the first one and shows it.",
         )
     found = _seen(window, MIN_ROWS, _one_reward)
     return found and Finding(
@@ -51,7 +54,7 @@ def _seen(window: MetricWindow, rows: int, look: Callable[[MetricWindow, int], s
 
     None if nothing is, or it has another cause: answers that are cut off, or a task that is solved.
     """
-    steps = _steps_with(window, rows)
+    steps = window.newest_with(rows, STEPS)
     seen = None if steps is None else look(window, steps)
     if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
         return None
@@ -70,21 +73,37 @@ def _one_reward(window: MetricWindow, steps: int) -> str | None:
     return f"reward/min and reward/max are {highest[-1]:g}{', one number in every step before' if changes else ''}"
 
 
-def _steps_with(window: MetricWindow, rows: int) -> int | None:
-    """Return how many of the newest steps, `STEPS` or more, have so many rows; None if they have fewer.
-
-    Where nobody counts rows these are `STEPS`.
-    """
-    if window.now("rollout/rows") is None:
-        return STEPS
-    counted = (window.newest("rollout/rows", steps) for steps in range(STEPS, len(window.steps) + 1))
-    known = takewhile(lambda counts: counts is not None, counted)
-    return next((len(counts) for counts in known if counts is not None and sum(counts) >= rows), None)
-
-
 def _is_cut_off(window: MetricWindow) -> bool:
     """Tell whether nearly no answer ends before the limit: `truncation` says so."""
     return (window.median("rollout/truncated_fraction", STEPS) or 0.0) >= ALL_CUT_OFF
+
+
+def is_better(window: MetricWindow) -> bool | None:
+    """Tell whether rewards are better, or costs lower, than those of the first rows; None if there are no rewards."""
+    begin = median_of_first(window, "reward/mean")
+    now = median_of_newest(window, "reward/mean")
+    if begin is None or now is None:
+        return None
+    cost_begin = median_of_first(window, "cost/mean")
+    cost_now = median_of_newest(window, "cost/mean")
+    return now > begin or (cost_begin is not None and cost_now is not None and cost_now < cost_begin)
+
+
+def median_of_first(window: MetricWindow, name: str) -> float | None:
+    """Return what a metric was: the first step says, or as many as have `MIN_ROWS`."""
+    steps = window.first_with(MIN_ROWS, 1)
+    return None if steps is None else window.first_median(name, steps)
+
+
+def median_of_newest(window: MetricWindow, name: str) -> float | None:
+    """Return what a metric is: the newest steps say, or as many as have `MIN_ROWS`."""
+    steps = newest_steps(window)
+    return None if steps is None else window.median(name, steps)
+
+
+def newest_steps(window: MetricWindow) -> int | None:
+    """Return how many of the newest steps say what a policy is; None: they have too few rows."""
+    return window.newest_with(MIN_ROWS, NOW)
 
 
 def is_solved(window: MetricWindow) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from hybridflow.errors import counted
@@ -11,6 +12,7 @@ from hybridflow.observe.run_records import VALIDATION, RunRecords, finite
 from hybridflow.observe.statistic_texts import comparison_text, with_errors
 
 MAX_NAME = 200  # characters of what a model, a set or a metric is called
+MAX_NUMBERS = 500  # of an evaluation: each set of questions has some for each of its sources
 COMPARED = ("difference", "error", "p_value", "questions")
 
 
@@ -30,7 +32,7 @@ def evaluation(run: RunRecords) -> dict[str, Any] | None:
         statistics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name != "step"}
     else:
         return None
-    known = statistics.items() if isinstance(statistics, Mapping) else ()
+    known = islice(statistics.items(), MAX_NUMBERS) if isinstance(statistics, Mapping) else ()
     numbers = {told(name, MAX_NAME): number for name, value in known if (number := finite(value)) is not None}
     return {"of": of, "numbers": with_errors(numbers), "compared": [*_compared(of, run.evaluation)]}
 
@@ -39,7 +41,7 @@ def _compared(model: str, result: Mapping[str, Any]) -> Iterator[str]:
     """Say for each set of questions how far a model is from the one that it was compared with."""
     compared = result.get("compared")
     models = told(result.get("against", "the other model"), MAX_NAME), model
-    for name, found in compared.items() if isinstance(compared, Mapping) else ():
+    for name, found in islice(compared.items(), MAX_NUMBERS) if isinstance(compared, Mapping) else ():
         facts = found if isinstance(found, Mapping) else {}
         numbers = {fact: number for fact in COMPARED if (number := finite(facts.get(fact))) is not None}
         if len(numbers) == len(COMPARED):

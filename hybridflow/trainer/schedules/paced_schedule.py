@@ -110,7 +110,9 @@ class PacedSchedule(Schedule):
 
     def finish_step(self) -> dict[str, float]:
         metrics = super().finish_step()
-        self._bound.check(metrics)
+        allowed = self._bound.check(metrics)
+        if self._policy.max_staleness:
+            metrics["rollout/version_lag_allowed"] = allowed
         if self._policy.spare_prompts:
             metrics["rollout/stopped_prompts"] = self._stopped_prompts
             self._stopped_prompts = 0

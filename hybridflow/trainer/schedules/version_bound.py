@@ -20,8 +20,10 @@ class VersionBound:
         self._max_staleness = max_staleness
         self._updates: list[int] = []  # of the last steps, as many as rows may be sampled within
 
-    def check(self, metrics: Mapping[str, float]) -> None:
-        """Raise HybridFlowError if ranks have learned from rows whose weights are older than they may be.
+    def check(self, metrics: Mapping[str, float]) -> int:
+        """Return by how many optimizer steps the weights of a step's rows may have been older.
+
+        Raises HybridFlowError if ranks have learned from rows whose weights are older than that.
 
         Args:
             metrics: of a step; a flow may take more optimizer steps than it plans.
@@ -39,3 +41,4 @@ class VersionBound:
                 f"rows were learned from whose weights were {lag:.0f} optimizer steps older (rollout/version_lag_max); "
                 f"with {updates} a step, a staleness of {self._max_staleness} allows fewer than {fewer_than}"
             )
+        return fewer_than - 1

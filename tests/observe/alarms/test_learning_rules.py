@@ -114,6 +114,12 @@ def test_grades_that_fail_are_a_dead_reward() -> None:
     assert names_of(run_of(30, lambda _: {"reward/failed_share": 0.05})) == []
 
 
+@pytest.mark.parametrize("name", ["cost/failed_share", "reward/baseline_failed_share"])
+def test_costs_and_baselines_that_fail_are_named_too(name: str) -> None:
+    (alarm,) = alarms_of(run_of(30, lambda _: {name: 0.5}, since=10))
+    assert alarm.name == "dead_reward" and name in alarm.seen
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -138,9 +144,65 @@ def test_entropy_of_a_policy_that_learns_well() -> None:
     assert names_of(run_of(40, lambda step: {"actor/entropy": 2.0 if step < 10 else 0.15})) == [], "it still tries"
 
 
-def test_lengths() -> None:
-    assert names_of(run_of(30, times("response_length/mean", 0.4), since=10)) == ["length_collapse"]
-    assert names_of(run_of(30, times("response_length/mean", 0.7), since=10)) == []
+def test_entropy_that_is_given_for_no_better_reward() -> None:
+    """Slowly, so that it never comes to be gone: 0.13 nats in the last step."""
+
+    def gives(step: int) -> Metrics:
+        return {"actor/entropy": 0.6 * 0.95**step, "reward/mean": 0.2 - 0.002 * step}
+
+    assert names_of(run_of(30, gives)) == ["entropy_collapse"]
+    assert names_of(run_of(30, lambda step: {"actor/entropy": 0.6 * 0.95**step})) == [], "its rewards are better"
+    assert names_of(run_of(30, lambda step: gives(step) | {"cost/mean": 0.5 - 0.01 * step})) == [], "it costs less"
+
+
+def shorter(left: float, **also: Any) -> Change:
+    return lambda step: {"response_length/mean": well(step)["response_length/mean"] * left, **also}
+
+
+def test_answers_that_become_shorter_are_a_collapse_unless_they_are_better_for_it() -> None:
+    worse = {"reward/mean": 0.1}
+    assert names_of(run_of(30, shorter(0.4, **worse), since=10)) == ["length_collapse"]
+    assert names_of(run_of(30, shorter(0.7, **worse), since=10)) == []
+    assert names_of(run_of(30, shorter(0.2), since=10)) == [], "concise, and rewards have grown"
+
+
+@pytest.mark.parametrize(("begin", "end"), [(100.0, 5.0), (5.0, 1.2)])
+def test_answers_of_which_hardly_anything_is_left_are_a_collapse_however_they_are_graded(
+    begin: float, end: float
+) -> None:
+    def shrinks(step: int) -> Metrics:
+        return {"response_length/mean": begin + (end - begin) * min(step / 10, 1.0)}
+
+    assert names_of(run_of(30, shrinks)) == ["length_collapse"]
+
+
+@pytest.mark.parametrize("rows", [2.0, 8.0, 16.0])
+def test_lengths_of_few_rows_differ_by_chance(rows: float) -> None:
+    """The mean of a few answers is twice or half of the last step's."""
+    lengths = (40.0, 110.0, 95.0, 210.0, 60.0, 45.0, 230.0)
+
+    def by_chance(step: int) -> Metrics:
+        return {"response_length/mean": lengths[step % 7], "rollout/rows": rows, "reward/mean": 0.2}
+
+    assert names_of(run_of(80, by_chance)) == []
+
+
+@pytest.mark.parametrize("rows", [2.0, 8.0])
+def test_of_few_rows_many_are_cut_off_by_chance(rows: float) -> None:
+    shares = (0.0, 0.5, 0.5, 0.5, *[0.0] * 12)
+    few = run_of(80, lambda step: {"rollout/truncated_fraction": shares[step % 16], "rollout/rows": rows})
+    assert names_of(few) == []
+
+
+def test_few_rows_are_taken_together_until_they_are_enough() -> None:
+    def collapses(step: int) -> Metrics:
+        return shorter(0.3 if step >= 20 else 1.0)(step) | {"rollout/rows": 8.0, "reward/mean": 0.1}
+
+    (alarm,) = alarms_of(run_of(60, collapses))
+    assert alarm.name == "length_collapse" and 20 < alarm.last_step <= 28
+    cut_off = {"rollout/truncated_fraction": 0.4, "rollout/rows": 8.0}
+    (alarm,) = alarms_of(run_of(60, lambda _: cut_off))
+    assert (alarm.name, alarm.first_step, alarm.last_step) == ("truncation", 0, 7)
 
 
 def test_answers_that_learn_to_end_are_no_collapse() -> None:
@@ -172,6 +234,41 @@ def test_a_policy_that_runs_away(change: Metrics) -> None:
 def test_one_step_that_breaks_the_policy() -> None:
     (alarm,) = alarms_of(run_of(30, lambda step: {"actor/approx_kl": 2.3} if step == 0 else {}))
     assert (alarm.name, alarm.first_step, alarm.last_step) == ("kl_blow_up", 0, 0)
+
+
+UNMEASURED = {"actor/approx_kl": 0.0, "actor/kl_loss": ...}  # one update a step, and no reference
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"response_length/mean": 200.0, "rollout/truncated_fraction": 1.0},
+        {"actor/entropy": 3.0},
+        {"actor/entropy": 0.01},
+        {"response_length/mean": 30.0},
+    ],
+    ids=["rambles", "says anything", "says one thing", "ends"],
+)
+def test_one_update_that_breaks_what_nothing_measures(broken: Metrics) -> None:
+    after = UNMEASURED | {"reward/mean": 0.002} | broken
+    alarms = alarms_of(run_of(30, lambda step: after if step >= 12 else UNMEASURED))
+    (alarm,) = [alarm for alarm in alarms if alarm.name == "kl_blow_up"]
+    assert (alarm.first_step, alarm.last_step) == (11, 14) and next(iter(broken)) in alarm.seen
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"reward/mean": 0.0},
+        {"reward/mean": 0.1, "response_length/mean": 200.0},
+        {"reward/mean": 0.0, "response_length/mean": 120.0, "actor/entropy": 0.7},
+        {"reward/mean": 0.0, "response_length/mean": 200.0, "rollout/rows": 8.0},
+    ],
+    ids=["a grader that breaks", "harder prompts", "prompts of another kind", "few rows"],
+)
+def test_rewards_that_are_lost_otherwise_are_no_blow_up(after: Metrics) -> None:
+    lines = run_of(30, lambda step: UNMEASURED | (after if step >= 12 else {}))
+    assert "kl_blow_up" not in names_of(lines)
 
 
 def test_one_step_that_is_out_of_the_way_raises_nothing() -> None:

@@ -63,3 +63,11 @@ def test_a_run_that_goes_back_is_as_if_it_had_not_gone_on(values: list[float], d
     count = min(len(values) - back, NEWEST)
     assert window.newest("x", count) == values[-count:]
     assert window.first("x", min(len(values), FIRST)) == values[:FIRST]
+
+
+def test_steps_of_few_rows_are_taken_together() -> None:
+    window = window_of([8.0, 16.0, 40.0, 8.0, 8.0], "rollout/rows")
+    assert (window.newest_with(1, 3), window.newest_with(57, 3), window.newest_with(81, 3)) == (3, 4, None)
+    assert (window.first_with(8, 1), window.first_with(9, 1), window.first_with(64, 2)) == (1, 2, 3)
+    assert window.first_with(81, 1) is None
+    assert (window_of([1.0]).newest_with(64, 3), window_of([1.0]).first_with(64, 1)) == (3, 1), "nobody counts them"

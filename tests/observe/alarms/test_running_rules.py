@@ -22,6 +22,28 @@ def test_rows_that_a_schedule_samples_behind() -> None:
     assert names_of(run_of(40, lambda step: {LAG: float(step % 2), DIFF: 0.08 * (step % 2)})) == []
 
 
+ALLOWED = "rollout/version_lag_allowed"
+
+
+def test_a_lag_that_the_schedule_allows_is_harmless_until_policies_lie_far_apart() -> None:
+    """Async with a bound of 4 steps of 2 updates."""
+    lines = run_of(40, lambda step: {LAG: min(2.0 * step, 8.0), DIFF: 0.4, ALLOWED: 9.0}, since=1)
+    assert names_of(lines) == []
+    far = run_of(40, lambda step: {LAG: min(2.0 * step, 8.0), DIFF: 0.9, ALLOWED: 9.0}, since=1)
+    assert names_of(far) == ["stale_weights"]
+    beyond = run_of(40, lambda step: {LAG: 2.0 * step, DIFF: 0.05, ALLOWED: 9.0}, since=1)
+    assert names_of(beyond) == ["stale_weights"]
+
+
+def test_engines_that_compute_otherwise_under_a_schedule_that_samples_behind() -> None:
+    """Only the rows of the first step are of the newest weights."""
+    lines = run_of(40, lambda step: {LAG: 2.0 * (step > 0), DIFF: 0.1 + 0.02 * (step % 3)})
+    (alarm,) = alarms_of(lines)
+    assert (alarm.name, alarm.last_step) == ("log_probs_apart", 2)
+    once = run_of(40, lambda step: {LAG: 2.0 * (step > 0), DIFF: 0.1 if step == 0 else 0.01})
+    assert names_of(once) == []
+
+
 def test_a_critic_that_learns_alone_at_first() -> None:
     """The policy's four updates a step begin with step 4, and async rows are one step old from the next one on."""
 
@@ -74,12 +96,22 @@ def test_steps_that_wait_for_grades() -> None:
     [
         {"timing_s/compute_reward": 1.0, "timing_s/step": 3.0},
         {"timing_s/compute_reward": 1.0, "timing_s/generate": 2.2, "timing_s/step": 2.3},
+        {"timing_s/compute_reward": 6.0, "timing_s/generate": 8.0, "timing_s/step": 10.0},
+        {"timing_s/compute_reward": 6.0, "timing_s/generate": 2.0, "timing_s/update_actor": 8.0, "timing_s/step": 9.0},
         {"timing_s/compute_reward": 0.02, "timing_s/generate": 0.01, "timing_s/step": 0.04},
     ],
-    ids=["a third", "beside the sampling", "nobody waits"],
+    ids=["a third", "beside the sampling", "on a pool of their own", "beside the updates", "nobody waits"],
 )
 def test_graders_that_nobody_waits_for(beside: Metrics) -> None:
     assert names_of(run_of(30, lambda _: beside)) == []
+
+
+def test_graders_that_are_slower_than_what_goes_on_beside_them() -> None:
+    """A pool of their own, on which they take longer than sampling and learning together."""
+    slow = {"timing_s/compute_reward": 9.0, "timing_s/update_actor": 1.0, "timing_s/generate": 2.0}
+    slow["timing_s/step"] = 9.5
+    (alarm,) = alarms_of(run_of(30, lambda _: slow))
+    assert alarm.name == "slow_grader" and "79%" in alarm.seen
 
 
 def test_steps_that_wait_for_environments() -> None:
@@ -104,10 +136,30 @@ def test_a_rank_with_more_tokens_explains_that_it_is_slow() -> None:
     assert names_of(run_of(30, lambda _: {"actor/token_imbalance": 1.2})) == []
 
 
+@pytest.mark.parametrize(("rows", "told"), [(1.0, []), (4.0, []), (16.0, ["token_imbalance"])])
+def test_a_few_rows_are_uneven_however_they_are_shared_out(rows: float, told: list[str]) -> None:
+    uneven = {"actor/token_imbalance": 1.6, "actor/rows_per_replica": rows}
+    assert names_of(run_of(30, lambda _: uneven)) == told
+
+
 @pytest.mark.parametrize("name", ["actor/memory_peak_gib", "driver/memory_peak_gib", "reward/memory_peak_gib"])
 def test_memory_that_grows_without_end(name: str) -> None:
     (alarm,) = alarms_of(run_of(80, lambda step: {name: 1.0 + 0.02 * step}))
     assert alarm.name == "memory_growth" and f"{name} " in alarm.seen and "20 MiB more each step" in alarm.seen
+
+
+@pytest.mark.parametrize("every", [2, 5, 10])
+def test_memory_that_grows_every_so_many_steps(every: int) -> None:
+    """As what is kept of each validation, or of each save."""
+    (alarm,) = alarms_of(run_of(100, lambda step: {"driver/memory_peak_gib": 1.0 + 0.2 * (step // every)}))
+    assert alarm.name == "memory_growth" and alarm.last_step < 60
+
+
+def test_memory_of_answers_that_grow() -> None:
+    def grows(step: int) -> Metrics:
+        return {"actor/memory_peak_gib": 1.0 + 0.02 * step, "response_length/mean": 100.0 * (1.0 + 0.03 * step)}
+
+    assert names_of(run_of(80, grows)) == []
 
 
 def test_memory_that_fills_up() -> None:
