@@ -150,17 +150,18 @@ def kl_blow_up(window: MetricWindow) -> Finding | None:
     Where nothing measures either (no reference, one update a step), what it could is gone from one step to the next.
     """
     seen = []
+    steps = newest_steps(window)  # of few rows a mean may be far off: of the KL's estimates some are very large
     for name, bound in (("actor/kl", KL_FAR), ("actor/kl_loss", KL_FAR), ("actor/approx_kl", KL_UPDATE)):
-        values = window.newest(name, NOW)
+        values = None if steps is None else window.newest(name, steps)
         size = 0.0 if values is None else median(map(abs, values))
         if size >= bound:
             seen.append(f"{name} {size:.3g} nats a token")
     moved = abs(window.now("actor/approx_kl") or 0.0)
-    if not seen and moved >= KL_BROKEN:
+    if not seen and moved >= KL_BROKEN and window.newest_with(MIN_ROWS, 1) == 1:
         return _runs_away(1, f"actor/approx_kl {moved:.3g} nats a token in one step")
     if not seen and (thrown := _thrown_off(window)):
         return _runs_away(1 + NOW, thrown)
-    return _runs_away(NOW, ", ".join(seen)) if seen else None
+    return _runs_away(steps or NOW, ", ".join(seen)) if seen else None
 
 
 def _thrown_off(window: MetricWindow) -> str | None:

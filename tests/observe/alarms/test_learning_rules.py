@@ -194,6 +194,14 @@ def test_of_few_rows_many_are_cut_off_by_chance(rows: float) -> None:
     assert names_of(few) == []
 
 
+@pytest.mark.parametrize("name", ["actor/kl_loss", "actor/approx_kl"])
+def test_estimates_of_a_kl_from_few_tokens_are_large_by_chance(name: str) -> None:
+    """One of a few samples that the policy has made very likely is enough, for some steps in a row."""
+    few = run_of(80, lambda step: {name: 3.0 if step % 16 < 3 else 0.1, "rollout/rows": 4.0})
+    assert names_of(few) == []
+    assert names_of(run_of(80, lambda _: {name: 3.0, "rollout/rows": 4.0})) == ["kl_blow_up"]
+
+
 def test_few_rows_are_taken_together_until_they_are_enough() -> None:
     def collapses(step: int) -> Metrics:
         return shorter(0.3 if step >= 20 else 1.0)(step) | {"rollout/rows": 8.0, "reward/mean": 0.1}
