@@ -15,7 +15,7 @@ from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 # Parameters of a row that our steps and draws on a CPU know of (`MultiStep`, `DecodeLoop`, `RowSampler`).
 KNOWN = frozenset({
     "temperature", "top_p", "top_k", "max_tokens", "seed", "logprobs", "flat_logprobs", "ignore_eos", "stop_token_ids",
-    "stop", "allowed_token_ids", "detokenize", "include_stop_str_in_output", "output_kind",
+    "stop", "allowed_token_ids", "detokenize", "include_stop_str_in_output", "output_kind", "skip_clone",
 })  # fmt: skip
 MIN_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
 
@@ -45,6 +45,9 @@ def parameters(
         detokenize=bool(sampling.stop),
         include_stop_str_in_output=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        # vLLM would copy each request's parameters deeply, which takes longer than a token of a small model; what it
+        # changes in its copy is the same for all of these rows.
+        skip_clone=True,
     )
     rows = [copy(shared) for _ in seeds]  # making each would check all of it again
     for row, seed in zip(rows, seeds, strict=True):
