@@ -31,6 +31,17 @@ FLAGS = (
 )
 
 
+MIXED_GROUP = """() => {
+  const rewards = (button) => [...button.querySelectorAll(".rewards > *")].map((one) => one.textContent);
+  const all = [...document.querySelectorAll(".groups button")];
+  const places = all.flatMap((button, place) => new Set(rewards(button)).size > 1 ? [place] : []);
+  for (const place of places) {
+    document.querySelectorAll(".groups button")[place].click();
+    if (!document.getElementById("rollouts").textContent.includes("No values of its tokens")) return;
+  }
+}"""  # one whose responses are not all alike, with the values of their tokens
+
+
 def main(report: Path) -> None:
     """Take all pictures of a report."""
     with sync_playwright() as playwright:
@@ -52,6 +63,9 @@ def show(page: Page, part: str) -> None:
     slider.blur()
     if part != "overview":
         page.evaluate("(part) => document.getElementById(part).scrollIntoView()", part)
+    steps = page.locator("#rollouts").get_by_label("step")
+    steps.select_option(index=steps.locator("option").count() - 1)
+    page.evaluate(MIXED_GROUP)
     page.wait_for_timeout(200)
 
 
