@@ -22,6 +22,7 @@ from hybridflow.json_file import read_object
 
 LOCK = ".lock"
 PRIVATE = 0o700  # of a run folder when it is made: prompts, answers and settings are nobody else's affair
+ENDED = ("Z", "X")  # states of a process in which nothing of it runs any longer
 TRIES = 100  # as often as another process may remove the folder that we have just made
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
@@ -167,10 +168,14 @@ def _lives(holder: dict[str, object]) -> bool:
 
 
 def _began(pid: object) -> int | None:
-    """Return when a process of this machine began, in clock ticks since the machine did; None: it is not there."""
+    """Return when a process of this machine began, in clock ticks since the machine did; None: it is not there.
+
+    One that has ended and that its parent has not asked about yet is not there either.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        return int(text.rpartition(")")[2].split()[19])  # its 22nd entry; its name, the 2nd, may have any character
+        entries = text.rpartition(")")[2].split()  # from the 3rd on; its name, the 2nd, may have any character
+        return None if entries[0] in ENDED else int(entries[19])
     except (OSError, ValueError, IndexError):
         return None
 

@@ -73,7 +73,8 @@ class RunState:
             self.newest = dict(line)
             self.newest_at = at
         if len(self.metrics.steps) > KEPT_STEPS:
-            del self.metrics.steps[1 : KEPT_STEPS // 2 : 2]
+            newest = len(self.metrics.steps) - KEPT_STEPS // 2
+            self.metrics.steps[:newest] = _spread(self.metrics.steps[:newest], KEPT_STEPS // 4)
 
     def take_event(self, event: Record) -> None:
         """Take in a line of `events.jsonl`."""
@@ -194,6 +195,15 @@ def _written_at(file: Path) -> float:
 
 def _validates(line: Mapping[str, Any]) -> bool:
     return any(name.startswith(VALIDATION) for name in line)
+
+
+def _spread(lines: Sequence[Record], parts: int) -> list[Record]:
+    """Return the first line of each of so many equal parts of these steps, so that none of a run's course is blank."""
+    begin, end = lines[0]["step"], lines[-1]["step"] + 1
+    by_part: dict[int, Record] = {}
+    for line in lines:
+        by_part.setdefault((line["step"] - begin) * parts // (end - begin), line)
+    return [*by_part.values()]
 
 
 def _run_seconds(line: Mapping[str, Any]) -> float | None:

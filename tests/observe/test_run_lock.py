@@ -181,6 +181,18 @@ def test_another_process_of_the_same_number_holds_nothing(tmp_path: Path) -> Non
     assert is_held(tmp_path), "an earlier version's does not say when it began"
 
 
+def test_a_process_that_has_ended_holds_nothing_though_nobody_has_asked_how(tmp_path: Path) -> None:
+    """As in a container whose first process asks after nobody."""
+    with locked(tmp_path):
+        left = json.loads((tmp_path / LOCK).read_text())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        (tmp_path / LOCK).write_text(json.dumps({"pid": child.pid, "host": left["host"], "since": left["since"]}))
+        assert is_held(tmp_path)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_held(tmp_path)
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     inside = locked(tmp_path / "file/mine")

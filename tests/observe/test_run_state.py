@@ -49,6 +49,15 @@ def test_a_long_run_is_thinned_out_from_its_begin() -> None:
     assert state.done == 3 * run_state.KEPT_STEPS
 
 
+def test_what_is_kept_of_a_very_long_run_is_of_all_of_it() -> None:
+    """Of each fortieth of its steps, as a course has that many characters."""
+    state = RunState("mine")
+    for step in range(40 * run_state.KEPT_STEPS):
+        state.take_metrics({"step": step, "reward/mean": 0.0}, 0.0)
+    kept = {step * 40 // state.done for step, _ in state.series("reward/mean")}
+    assert kept == {*range(40)}
+
+
 def build_run(path: Path, steps: int) -> RunFolder:
     folder = RunFolder(path)
     folder.write_config("trainer: {steps: 4}\nrun: {name: mine}\n")

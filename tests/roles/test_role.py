@@ -34,6 +34,8 @@ def test_who_computes_whole_rows_with_a_model_reads_what_they_share(role: type[R
         reads = method.of_call(("rows",), loss).reads
         if reads is None or "response_ids" not in reads or hasattr(GeneratingRole, name):
             continue
+        if name == "recall_log_probs":  # no model: what the update before it computed
+            continue
         looked_at += 1
         assert "rejected_ids" in reads or {"group_id", "prefix"} <= {*reads}, name
     assert looked_at

@@ -43,9 +43,10 @@ def dead_reward(window: MetricWindow) -> Finding | None:
     return found and Finding(
         *found,
         "Every answer gets the same reward, so nothing tells a good one from a bad one: the grader does not find what "
-        "it looks for in these answers, or the task is far too hard for this model.",
-        "Grade some rows of rollouts/ by hand, look at how the task has answers written, begin with easier prompts or "
-        "a warmer start.",
+        "it looks for in these answers, or takes whatever it is given; or the task is far too hard for this model, or "
+        "one that it had learned before.",
+        "Grade some rows of rollouts/ by hand, look at how the task has answers written; where they are wrong begin "
+        "with easier prompts or a warmer start, where they are right with harder ones.",
     )
 
 

@@ -30,6 +30,17 @@ def test_a_run_is_there_with_all_that_it_has(tmp_path: Path) -> None:
     assert shown["settings"]["trainer.metric_sinks"] == '["jsonl", "live"]' and run["settings"] == {}
 
 
+def test_a_run_that_has_not_ended_has_the_numbers_of_its_newest_step(tmp_path: Path) -> None:
+    run = built(tmp_path / "mine")
+    run.record.update(steps=None, seconds=None, goodput=None, spent={})
+    run.metrics.steps[-1].update({"timing_s/run/steps": 40.0, "timing_s/run/start": 10.0, "perf/goodput": 0.8})
+    (shown,) = document([run])["runs"]
+    told = {name: shown["record"][name] for name in ("steps", "seconds", "goodput", "spent")}
+    assert told == {"steps": 20, "seconds": 50.0, "goodput": 0.8, "spent": {"steps": 40.0, "start": 10.0}}
+    run.record.update(seconds=60.0)
+    assert document([run])["runs"][0]["record"]["seconds"] == 60.0
+
+
 def test_the_machine_and_its_folders_are_not_told(tmp_path: Path) -> None:
     run = built(tmp_path / "mine")
     assert run.record["host"] == "here" and run.record["folder"] == "/home/someone"
@@ -69,12 +80,14 @@ def test_what_is_missing_is_left_out(missing: str, tmp_path: Path) -> None:
     (folder / missing).unlink()
     (run,) = document([read_records(folder)])["runs"]
     gone = {
-        "run.json": "record",
         "events.jsonl": "events",
         "rollouts/rank0.jsonl": "rollouts",
         "timeline.json": "timeline",
     }
-    assert not (run["metrics"]["steps"] if missing == "metrics.jsonl" else run[gone[missing]])
+    if missing == "run.json":  # what metrics say is there
+        assert {*run["record"]} == {"steps", "goodput"}
+    else:
+        assert not (run["metrics"]["steps"] if missing == "metrics.jsonl" else run[gone[missing]])
 
 
 def test_an_unfinished_run_with_half_a_line_is_shown_as_far_as_it_is(tmp_path: Path) -> None:

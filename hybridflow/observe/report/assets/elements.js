@@ -52,6 +52,7 @@ function numberText(value) {
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
   if (size === 0) return "0";
+  if (Number.isInteger(value) && size < 1e9) return String(value).replace("-", "−");
   const text = size >= 1e6 || size < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e")
     : String(Number(value.toPrecision(4)));
   return text.replace("-", "−").replace("e-", "e−");
@@ -62,8 +63,9 @@ function secondsText(seconds) {
   if (seconds < 0.001) return `${numberText(seconds * 1e6)} µs`;
   if (seconds < 1) return `${numberText(Number((seconds * 1e3).toPrecision(3)))} ms`;
   if (seconds < 120) return `${numberText(Number(seconds.toPrecision(3)))} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 120) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  const whole = Math.round(seconds);
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 120) return `${minutes} min ${whole % 60} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 

@@ -42,7 +42,7 @@ function overview() {
   const rows = RUNS.map((run, place) => [
     el("td", {class: "name"}, swatch(colorOf(place)), " ", run.label),
     statusCell(run),
-    numberText(run.record.steps ?? run.metrics.steps.length),
+    numberText(run.record.steps ?? 0),
     secondsText(run.record.seconds),
     numberText(validated(run)),
     shareText(run.record.goodput),

@@ -95,7 +95,7 @@ function stepTimes(holder, run) {
 }
 
 function spentBars() {
-  const known = RUNS.filter((run) => run.record.spent && typeof run.record.spent === "object");
+  const known = RUNS.filter((run) => run.record.spent && Object.keys(run.record.spent).length);
   if (!known.length) return null;
   const kinds = ["steps", "validations", "start", "saves", "lost_work", "detection", "restart", "other"];
   const bars = known.map((run) => {
