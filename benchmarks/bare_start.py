@@ -142,7 +142,7 @@ class BareRank:
 
         sampling = replace(Sampling.of(run.config.rollout, {}), temperature=run.temperature)
         mine = run.prompts[self._rank :: self._world]
-        wanted = [parameters(sampling, seed, generator._stop_ids) for seed in range(len(mine))]
+        wanted = parameters(sampling, range(len(mine)), generator._stop_ids)
         generator._llm.generate([{"prompt_token_ids": list(ids)} for ids in mine], wanted, use_tqdm=False)
         self._done("rows")
 
