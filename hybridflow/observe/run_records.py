@@ -16,6 +16,7 @@ from typing import Any
 
 from hybridflow.errors import ConfigError
 from hybridflow.observe.json_lines import Record, bytes_of, object_of
+from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import EARLIER, RECORD, RunFolder
 from hybridflow.observe.run_lock import LOCK, is_held
 from hybridflow.observe.timeline import CONTROLLER, CallSpan
@@ -23,6 +24,7 @@ from hybridflow.observe.timeline import CONTROLLER, CallSpan
 CONFIG = "config.yaml"
 SIGNS = (RECORD, CONFIG, "metrics.jsonl", "events.jsonl", LOCK)  # of a run folder, one of which is always there
 VALIDATION = "validation/"
+RUN_TIMES = f"{TIMES}run/"
 TAIL_BYTES = 2**18  # of a file of rows, in which its newest ones are looked for
 _NUMBER = re.compile(r"\d+")
 
@@ -175,6 +177,12 @@ def read_spans(file: Path) -> list[CallSpan]:
                 span = _span(pools.get(pid, CONTROLLER), rank, role, name, rest)
                 spans += [span] if span else []
     return spans
+
+
+def seconds_spent(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of a run so far by what they went into, from a line of a step; {}: nobody counts them."""
+    times = {name.removeprefix(RUN_TIMES): value for name, value in line.items() if name.startswith(RUN_TIMES)}
+    return {kind: finite(value) or 0.0 for kind, value in times.items()}
 
 
 def finite(value: object) -> float | None:

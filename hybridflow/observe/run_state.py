@@ -11,13 +11,20 @@ from typing import Any
 from hybridflow.observe.json_lines import FollowedLines, Record
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
-from hybridflow.observe.run_records import VALIDATION, MetricHistory, finite, newest_rows, read_settings, status_of
+from hybridflow.observe.run_records import (
+    VALIDATION,
+    MetricHistory,
+    finite,
+    newest_rows,
+    read_settings,
+    seconds_spent,
+    status_of,
+)
 from hybridflow.observe.shown_metrics import NAMES
 
 KEPT_STEPS = 512  # whose numbers are kept; of a longer run the older ones are thinned out
 KEPT_EVENTS = 64
 RECENT_STEPS = 32  # by which the time that is left is judged
-RUN_TIMES = f"{TIMES}run/"
 WORKED = "worked_s"  # seconds of the run so far without its start, beside the numbers of a step
 UNDER_WAY = ("starting", "running")
 
@@ -207,10 +214,10 @@ def _spread(lines: Sequence[Record], parts: int) -> list[Record]:
 
 
 def _run_seconds(line: Mapping[str, Any]) -> float | None:
-    times = [finite(value) for name, value in line.items() if name.startswith(RUN_TIMES)]
-    return sum(value for value in times if value is not None) if times else None
+    spent = seconds_spent(line)
+    return sum(spent.values()) if spent else None
 
 
 def _worked(line: Mapping[str, Any]) -> float | None:
     seconds = _run_seconds(line)
-    return None if seconds is None else seconds - (finite(line.get(f"{RUN_TIMES}start")) or 0.0)
+    return None if seconds is None else seconds - seconds_spent(line).get("start", 0.0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -80,19 +79,22 @@ class MetricWindow:
 
         Where nobody counts rows these are `least`.
         """
-        if ROWS not in self._newest:
-            return least
-        counted = (self.newest(ROWS, steps) for steps in range(least, len(self.steps) + 1))
-        known = takewhile(lambda counts: counts is not None, counted)
-        return next((len(counts) for counts in known if counts is not None and sum(counts) >= rows), None)
+        return self._with_rows(self.newest, rows, range(least, len(self.steps) + 1))
 
     def first_with(self, rows: int, least: int) -> int | None:
         """Return how many of the first steps, `least` or more, have so many rows; as `newest_with`."""
+        return self._with_rows(self.first, rows, range(least, FIRST + 1))
+
+    def _with_rows(self, values_of: Callable[[str, int], list[float] | None], rows: int, sizes: range) -> int | None:
         if ROWS not in self._newest:
-            return least
-        counted = (self.first(ROWS, steps) for steps in range(least, FIRST + 1))
-        known = takewhile(lambda counts: counts is not None, counted)
-        return next((len(counts) for counts in known if counts is not None and sum(counts) >= rows), None)
+            return sizes.start
+        for steps in sizes:
+            counts = values_of(ROWS, steps)
+            if counts is None:
+                return None
+            if sum(counts) >= rows:
+                return steps
+        return None
 
     def now(self, name: str) -> float | None:
         """Return a metric's value in the newest step, NaN if it was not finite; None if it was not measured."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from hybridflow.observe.event_words import BAD, in_words
 from hybridflow.observe.json_lines import Record
-from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.report.choices import clipped, evenly, told
 from hybridflow.observe.report.curves import drawn, series, varying
 from hybridflow.observe.report.evaluations import evaluation
@@ -18,7 +17,7 @@ from hybridflow.observe.report.rollouts import rollouts
 from hybridflow.observe.report.timelines import timeline
 from hybridflow.observe.run_alarms import alarms_of_run
 from hybridflow.observe.run_folder import EARLIER
-from hybridflow.observe.run_records import RunRecords, finite, status_of
+from hybridflow.observe.run_records import RunRecords, finite, seconds_spent, status_of
 from hybridflow.observe.step_phases import CALLS, PARTS, PHASES
 
 MAX_NUMBERS = 90_000  # of curves, all together
@@ -28,7 +27,6 @@ MAX_EVENTS = 300  # of a run
 MAX_ENTRY = 2_000  # characters of a setting, an error or a fact of an event
 ALARM_FACTS = ("name", "first_step", "step", "seen", "cause", "advice", "page")
 # Of `run.json`; not the machine's name and folders, which nobody who is given the page needs.
-SPENT = f"{TIMES}run/"
 TOLD = ("name", "started", "ended", "error", "steps", "seconds", "accuracy", "goodput", "spent", "versions", "git")
 
 
@@ -102,8 +100,7 @@ def _facts(run: RunRecords) -> dict[str, object]:
     if not run.metrics.steps:
         return found
     newest = run.metrics.steps[-1]
-    spent = {name.removeprefix(SPENT): seconds for name in newest if name.startswith(SPENT)
-             if (seconds := finite(newest[name])) is not None}  # fmt: skip
+    spent = {kind: seconds for kind, seconds in seconds_spent(newest).items() if seconds}
     so_far = {"steps": newest["step"] + 1, "seconds": sum(spent.values()) or None, "spent": spent,
               "goodput": finite(newest.get("perf/goodput"))}  # fmt: skip
     return found | {name: value for name, value in so_far.items() if value and not found.get(name)}
