@@ -57,7 +57,7 @@ def elsewhere() -> tuple[dict[str, Any], dict[str, bool]]:
 def here() -> tuple[dict[str, Any], dict[str, bool]]:
     """Predict the real steps that were recorded on one machine."""
     records = json.loads(step_prediction.TIMES.read_text("utf-8"))
-    rows = step_prediction.cross_predicted(records, read_hardware(step_prediction.HARDWARE))
+    rows = step_prediction.cross_predicted(records, [read_hardware(file) for file in step_prediction.HARDWARE])
     found = step_prediction.claims(rows)
     result = {"spearman": found["spearman"], "here": {**found, "table": rows}}
     return result, {"real steps are predicted": found["holds"]}

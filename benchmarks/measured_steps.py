@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine_speed import MachineSpeed
 from benchmarks.prediction_workloads import Start, Variant, Workload, config_of
 from benchmarks.workload_rank import WorkloadRank
 from hybridflow.algorithms import Algorithm, StepContext, algorithms
@@ -29,7 +28,7 @@ _QUANTILES = (np.arange(16) + 0.5) / 16
 
 
 def measured(
-    start: Start, workloads: list[Workload], steps: int, speed: MachineSpeed, *, backwards: bool = False
+    start: Start, workloads: list[Workload], steps: int, *, backwards: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Start the processes, and yield a record for each variant and workload that they serve, perhaps backwards."""
     way = -1 if backwards else 1
@@ -43,39 +42,20 @@ def measured(
               f"started in {perf_counter() - began:.0f} s", flush=True)  # fmt: skip
         for variant in start.variants[::way]:
             for workload in workloads[::way]:
-                before = speed.now()
-                record = _record(running, workload, variant, config_of(workload, variant, folder), steps)
-                yield {**record, "speed": round((before + speed.now()) / 2, 1)}
+                yield _record(running, workload, variant, config_of(workload, variant, folder), steps)
 
 
 def joined(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a record of several rounds' records of the same steps: medians over rounds."""
+    """Return a record of several rounds' records of the same steps: the median of all steps, and of rounds' phases."""
     names = sorted({name for one in rounds for name in one["phases_s"]})
     lengths = [length for one in rounds for length in one["response_tokens"]]
     return {
-        **{name: value for name, value in rounds[0].items() if name not in ("steps_s", "speed")},
-        "step_s": round(median(one["step_s"] for one in rounds), 5),
+        **{name: value for name, value in rounds[0].items() if name != "steps_s"},
+        "step_s": round(median(step for one in rounds for step in one["steps_s"]), 5),
         "rounds_s": [one["steps_s"] for one in rounds],
-        "speeds": [one["speed"] for one in rounds],
         "phases_s": {name: round(median(one["phases_s"].get(name, 0.0) for one in rounds), 5) for name in names},
         "response_tokens": np.quantile(lengths, _QUANTILES).round(1).tolist(),
     }
-
-
-def at_one_speed(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records as if the machine had had one speed, the median of those that were measured, if they were.
-
-    What was measured in a round counts as many seconds as it would have taken then.
-    """
-    usual = median([speed for record in records for speed in record.get("speeds", [1.0])])
-    found = []
-    for record in records:
-        scales = [speed / usual for speed in record.get("speeds", [])] or [1.0] * len(record["rounds_s"])
-        rounds = [[taken * scale for taken in steps] for steps, scale in zip(record["rounds_s"], scales, strict=True)]
-        seconds = median(median(steps) for steps in rounds)
-        phases = {name: taken * seconds / record["step_s"] for name, taken in record["phases_s"].items()}
-        found.append({**record, "step_s": seconds, "rounds_s": rounds, "phases_s": phases})
-    return found
 
 
 def _record(running: Running, workload: Workload, variant: Variant, config: Config, steps: int) -> dict[str, Any]:

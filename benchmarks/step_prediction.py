@@ -2,9 +2,10 @@
 
 Six workloads (two models, each with short rows, long prompts and long responses), each on ten or so placements and
 layouts of one to four ranks: real steps of PPO or GRPO are timed, and what `planning.estimate_step` says of them is
-compared. What it knows of the machine is the hardware file that `hybridflow profile` wrote there, of other models on
-one rank and of messages between ranks; and how much slower work is while all cores are at work (`busy`), which for each
-model is taken from the steps of the other. Of a workload it knows the lengths of its responses, on all placements.
+compared. What it knows of the machine are the hardware files that `hybridflow profile` wrote there before and after, of
+other models on one rank and of messages between ranks, with whose predictions' geometric mean it answers; and how much
+slower work is while all cores are at work (`busy`), which for each model is taken from the steps of the other. Of a
+workload it knows the lengths of its responses, on all placements.
 
 Claims:
 
@@ -15,11 +16,10 @@ Claims:
 * `best_within`: of how many workloads the placement that is predicted to be the best costs at most 10 % more than the
   best that was measured.
 
-`--measure` takes about 25 minutes of two quiet cores, and writes what it measured to `benchmarks/data/step_times.json`,
-phase by phase; without it that file is predicted, in seconds. It measures everything in two rounds, the second in the
-reverse order, and the speed of the machine (`benchmarks.machine_speed`) around each measurement, by which its seconds
-are scaled: a machine whose speed moves meanwhile is not taken for a difference between placements. What a placement
-took is the median over rounds. `unscaled` is the claims' figures of seconds as they were.
+`--measure` profiles the machine, takes the steps and profiles it again, in some 25 minutes of two quiet cores. What it
+measured it writes to `benchmarks/data`, phase by phase; without it these files are predicted, in seconds. Everything is
+measured in rounds, every second one in the reverse order: the speed of a machine that others share moves within
+minutes by more than placements differ. What a placement took is the median of all its steps.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean, geometric_mean, median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine_speed import MachineSpeed
-from benchmarks.measured_steps import at_one_speed, joined, measured
+from benchmarks.measured_steps import joined, measured
 from benchmarks.prediction_workloads import MODELS, WORKLOADS, Variant, Workload, config_of, starts, variants_of
 from hybridflow.algorithms import algorithms
+from hybridflow.cli import main as command
 from hybridflow.observe import terminal
 from hybridflow.placement import resolve
 from hybridflow.planning.arrangement import Arrangement, arrangement_of
@@ -55,7 +55,7 @@ from tests.forked_ranks import fork_server
 
 DATA = Path(__file__).with_name("data")
 TIMES = DATA / "step_times.json"
-HARDWARE = DATA / "two_cores.yaml"
+HARDWARE = (DATA / "two_cores_before.yaml", DATA / "two_cores_after.yaml")
 BUSY = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
 ERROR, SPEARMAN, BEST, OF_BEST = 0.15, 0.85, 1.1, 5
 
@@ -66,23 +66,30 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--measure", action="store_true", help="take real steps, in place of those of the file")
     parser.add_argument("--times", type=Path, default=TIMES, help="the file of what was measured")
-    parser.add_argument("--hardware", default=str(HARDWARE), help="a hardware file, or the name of one of ours")
-    parser.add_argument("--steps", type=int, default=3, help="that are measured of each in a round, after a warm-up")
-    parser.add_argument("--rounds", type=int, default=2, help="in which all is measured, every other one backwards")
+    parser.add_argument("--hardware", type=Path, nargs="+", default=HARDWARE, help="files of the machine's profiles")
+    parser.add_argument("--steps", type=int, default=2, help="that are measured of each in a round, after a warm-up")
+    parser.add_argument("--rounds", type=int, default=3, help="in which all is measured, every other one backwards")
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the starts that are measured, from 0")
     options = parser.parse_args()
     if options.measure:
+        before, *after = options.hardware
+        profile(before)
         measure(options.times, options.rounds, options.steps, options.only)
-    unscaled = json.loads(options.times.read_text("utf-8"))
-    hardware = read_hardware(options.hardware)
-    records = at_one_speed(unscaled)
-    rows = cross_predicted(records, hardware)
-    known = {"hardware": Path(options.hardware).stem, "repeats": repeats(records)}
-    result = {**known, **claims(rows), "unscaled": claims(cross_predicted(unscaled, hardware)), "rows": rows}
+        for file in after:
+            profile(file)
+    records = json.loads(options.times.read_text("utf-8"))
+    rows = cross_predicted(records, [read_hardware(file) for file in options.hardware])
+    result = {**claims(rows), "repeats": repeats(records), "rows": rows}
     show(rows, result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if result["holds"] else 1
+
+
+def profile(file: Path) -> None:
+    """Measure the machine anew. Raises RuntimeError if that fails."""
+    if status := command(["profile", "--out", str(file), "--force"]):
+        raise RuntimeError(f"hybridflow profile --out {file} ended with status {status}")
 
 
 def measure(file: Path, rounds: int, steps: int, only: Sequence[int] | None) -> None:
@@ -91,13 +98,13 @@ def measure(file: Path, rounds: int, steps: int, only: Sequence[int] | None) -> 
     chosen = [start for number, start in enumerate(starts()) if only is None or number in only]
     taken: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     # Ranks are forks of a process that has imported the engines.
-    with MachineSpeed.measured() as speed, fork_server() as environment:
+    with fork_server() as environment:
         os.environ |= environment
         for number in range(rounds):
             backwards = number % 2 == 1
             for start in chosen[::-1] if backwards else chosen:
                 workloads = [one for one in WORKLOADS if one.model == start.model]
-                for record in measured(start, workloads, steps, speed, backwards=backwards):
+                for record in measured(start, workloads, steps, backwards=backwards):
                     taken.setdefault(_subject(record), []).append(record)
                 known = [one for one in known if _subject(one) not in taken]
                 records = [*known, *map(joined, taken.values())]
@@ -108,14 +115,24 @@ def _subject(record: Mapping[str, Any]) -> tuple[str, ...]:
     return record["model"], record["workload"], record["variant"]
 
 
-def cross_predicted(records: Sequence[dict[str, Any]], hardware: Hardware) -> list[dict[str, Any]]:
+def cross_predicted(records: Sequence[dict[str, Any]], profiles: Sequence[Hardware]) -> list[dict[str, Any]]:
     """Predict each model's workloads, with `busy` as the steps of the other models have it."""
     rows = []
     for model in MODELS:
         others = [one for one in records if one["model"] != model.name]
-        known = replace(hardware, busy=fitted_busy(others, hardware)) if others else hardware
-        rows += predictions([one for one in records if one["model"] == model.name], known)
+        known = [replace(one, busy=fitted_busy(others, one)) if others else one for one in profiles]
+        mine = [one for one in records if one["model"] == model.name]
+        rows += [mean_prediction(alike) for alike in zip(*(predictions(mine, one) for one in known), strict=True)]
     return rows
+
+
+def mean_prediction(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the geometric mean of what several profiles say of a step; phases, which may take nothing, on average."""
+    predicted = geometric_mean(row["predicted_s"] for row in rows)
+    phases = {name: [spent, round(fmean(row["phases"][name][1] for row in rows), 4)]
+              for name, (spent, _) in rows[0]["phases"].items()}  # fmt: skip
+    error = predicted / rows[0]["measured_s"] - 1
+    return {**rows[0], "predicted_s": round(predicted, 4), "error": round(error, 4), "phases": phases}
 
 
 def fitted_busy(records: Sequence[dict[str, Any]], hardware: Hardware) -> float:
