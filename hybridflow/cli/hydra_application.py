@@ -24,7 +24,7 @@ from hybridflow.cli import error_report
 from hybridflow.config import Config, compose, error_messages, escapes, free_keys, option_loader
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
-from hybridflow.observe import terminal
+from hybridflow.observe import logs, terminal
 from hybridflow.observe.terminal import one_line
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _run(config: Config) -> int:
     from hybridflow.trainer import way_on
 
     try:
-        with way_on.told(config):
+        with logs.remembered(), logs.with_its_end(), way_on.told(config):
             with before_the_start():
                 from hybridflow.trainer.run import run
 

@@ -6,13 +6,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_origin
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    ConfigTypeError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
-from hybridflow.config import key_suggestions, placement_file, secret_settings
+from hybridflow.config import key_suggestions, placement_file, secret_settings, wrong_types, yaml_file
 from hybridflow.config.provenance import Origins
 
 WHOLE = ("algorithm", "task")  # groups whose options say what the whole section is
@@ -26,7 +32,7 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
         key = override.key_or_group
         is_group = key.partition("/")[0] in {*groups, "hydra"} and ("/" in key or key in groups)
         plain = not override.is_sweep_override() and not override.is_delete()
-        if is_group and plain and not isinstance(override.value(), str | list):
+        if is_group and plain and not _names_options(override.value()):
             problems.append(f"{override.input_line}: {key} is a group: name one of its options, or leave it out")
         if is_group or key.startswith("hydra.") or override.package is not None:
             continue
@@ -34,6 +40,10 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
         if problem:
             problems.append(problem)
     return problems
+
+
+def _names_options(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 def mixed(overrides: Iterable[Override], ours: Path) -> list[str]:
@@ -96,6 +106,8 @@ def composition(error: Exception, origins: Origins) -> str:
         return _placed(f"{there[1]}: has a value already; write {there[1]}=VALUE, without the +", there[1], origins)
     cause = error if isinstance(error, OmegaConfBaseException) else _omegaconf_cause(error)
     key = getattr(cause, "full_key", None)
+    if cause is not None and not key and (unnamed := _in_a_file(origins)) is not None:
+        return unnamed
     if cause is None or not key or key.startswith("hydra."):
         return _first_line(error)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
@@ -103,10 +115,17 @@ def composition(error: Exception, origins: Origins) -> str:
             return stray
         problem = key_suggestions.unknown(key) or f"{key}: {_first_line(cause)}"
         return _placed(problem, key, origins)
-    if isinstance(cause, ValidationError) and get_origin(key_suggestions.kind_of(key)) is dict:
-        return _placed(f"{key}: values by name were expected, as {key}.NAME=VALUE", key, origins)
-    kind = "wrong type: " if isinstance(cause, ValidationError) else ""
-    return _placed(f"{key}: {kind}{_first_line(cause)}", key, origins)
+    told = wrong_types.described(key, cause) if isinstance(cause, ValidationError | ConfigTypeError) else None
+    return _placed(told or f"{key}: {_first_line(cause)}", key, origins)
+
+
+def _in_a_file(origins: Origins) -> str | None:
+    """Find the setting of a file that has another form than the schema, of which OmegaConf does not say which it is."""
+    for layer in origins.layers:
+        tree = OmegaConf.to_container(yaml_file.load(layer.file), resolve=False)
+        for key, told in wrong_types.in_tree(tree, layer.package):
+            return _placed(told, key, origins)
+    return None
 
 
 def _without_package(key: str, origins: Origins) -> str | None:

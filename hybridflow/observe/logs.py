@@ -110,6 +110,20 @@ def timed(log: logging.Logger, what: str) -> Iterator[None]:
 
 
 @contextmanager
+def with_its_end() -> Iterator[None]:
+    """Log what ends the block before its end, an error or a signal, with its traceback: in the file alone.
+
+    Whoever catches it puts it on the screen.
+    """
+    try:
+        yield
+    except BaseException as error:
+        how = "was interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        said.error("the run %s", how, exc_info=error)
+        raise
+
+
+@contextmanager
 def remembered() -> Iterator[None]:
     """Do as `remember` does, for the block."""
     logger = logging.getLogger("hybridflow")

@@ -46,7 +46,7 @@ def run(config: Config) -> int:
     clock = WallClock()
     live = Live(every_step=config.trainer.print_every_step, with_times=True)
     folder = RunFolder(run_folder_checks.folder_of(config))
-    with locked(folder.path), logs.remembered():
+    with locked(folder.path):
         return _run(config, folder, live, clock)
 
 

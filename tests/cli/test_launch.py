@@ -179,7 +179,7 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "--trainer.steps", "5"], "--trainer.steps: there is no such flag; a setting is given without"),
         ([*TRAIN[1:], "--wandb.api_key=hunter2"], "--wandb.api_key: there is no such flag; a setting is given without"),
         ([*TRAIN[1:], "--resume=never"], "a setting is given without dashes, as trainer.resume=never"),
-        ([*TRAIN[1:], "trainer.call_timeouts_s=60"], "trainer.call_timeouts_s: values by name were expected, as"),
+        ([*TRAIN[1:], "trainer.call_timeouts_s=60"], "call_timeouts_s: wrong type: 60 given; values by name were"),
         (["addition"], "addition: not understood; write key=value, as experiment=addition"),
         ([*TRAIN[1:], "environment=graded"], "and has no option: environment.name=graded"),
         ([*TRAIN[1:], "-cp", "elsewhere"], "-cp: not supported"),

@@ -63,7 +63,10 @@ def test_one_pool_can_have_the_rest() -> None:
 
 
 def test_a_pool_is_no_single_value() -> None:
-    with pytest.raises(ConfigError, match=r"placement\.pools: values by name were expected, as placement\.pools\.NAME"):
+    with pytest.raises(
+        ConfigError,
+        match=r"placement\.pools: wrong type: 3 given; values by name were expected, as placement\.pools\.NAME",
+    ):
         pools("placement.pools=3")
 
 

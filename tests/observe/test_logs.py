@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, Stopped
 from hybridflow.observe import logs
 
 log = logging.getLogger("hybridflow.tests")
@@ -75,9 +76,32 @@ def test_a_file_has_what_was_logged_before_it_was_named(tmp_path: Path, capsys: 
     assert capsys.readouterr() == ("", "a sink failed\nafter the run\n"), "on the screen as before"
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of room"), Stopped(15), SystemExit(3)], ids=type)
+def test_what_ends_a_run_is_the_last_of_its_file(
+    error: BaseException, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.show()
+    with pytest.raises(type(error)), logs.remembered(), logs.with_its_end():
+        logs.write_to(tmp_path / "driver.log")
+        raise error
+    lines = (tmp_path / "driver.log").read_text().splitlines()
+    how = "was interrupted" if isinstance(error, Stopped) else "failed"
+    assert lines[0].endswith(f" ERROR hybridflow.said: the run {how}")
+    assert lines[1] == "Traceback (most recent call last):" and "    raise error" in lines
+    assert lines[-1].endswith(f"{type(error).__name__}: {error}")
+    assert capsys.readouterr() == ("", ""), "whoever catches it puts it on the screen"
+
+
+def test_a_run_that_ends_well_has_no_error_in_its_file(tmp_path: Path) -> None:
+    with logs.remembered(), logs.with_its_end():
+        logs.write_to(tmp_path / "driver.log")
+    assert (tmp_path / "driver.log").read_text() == ""
+
+
 def test_a_start_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    with logs.remembered():
+    with suppress(ConfigError), logs.remembered(), logs.with_its_end():
         log.warning("no room")
+        raise ConfigError("no room")
     assert list(tmp_path.iterdir()) == []
     with logs.remembered():
         logs.write_to(tmp_path / "driver.log")
