@@ -21,7 +21,6 @@ from hybridflow.observe.run_state import FollowedRun, RunState
 from hybridflow.observe.shown_metrics import SHOWN
 from hybridflow.observe.terminal import cell, one_line
 
-TIME = "%m-%d %H:%M:%S"  # in front of a line
 LINE_EVERY_S = 10.0  # between lines where no panel moves
 LOOK_EVERY_S = 0.5  # between looks at the files of a run
 REDRAWN_PER_S = 1
@@ -53,7 +52,7 @@ class Live:
         if self._shown is not None:
             self.console.print(cell(text))
             return
-        now = time.strftime(f"{TIME} ") if self._with_times and not panel_moves() else ""
+        now = time.strftime(f"{logs.LINE_TIME} ") if self._with_times and not panel_moves() else ""
         terminal.say(now + one_line(text))
 
     @contextmanager

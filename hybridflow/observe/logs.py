@@ -24,7 +24,9 @@ from hybridflow.observe.secret_values import redacted
 
 LEVEL = "HYBRIDFLOW_LOG"  # of the environment, for ranks too
 LEVELS = ("debug", "info", "warning", "error")
+ALONE = "%(message)s"
 WITH_TIMES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LINE_TIME = "%m-%d %H:%M:%S"  # in front of a line for the user, where no panel moves
 TO_THE_SECOND = "%Y-%m-%dT%H:%M:%S%z"
 
 said = logging.getLogger("hybridflow.said")
@@ -59,10 +61,29 @@ def show(level: str | None = None) -> None:
     for handler in [handler for handler in logger.handlers if isinstance(handler, TerminalHandler)]:
         logger.removeHandler(handler)
     handler = TerminalHandler()
-    handler.setFormatter(logging.Formatter(WITH_TIMES if level.lower() in ("debug", "info") else "%(message)s"))
+    handler.setFormatter(logging.Formatter(WITH_TIMES if level.lower() in ("debug", "info") else ALONE))
     handler.setLevel(level.upper())
     logger.addHandler(handler)
     logger.setLevel(min(handler.level, logging.INFO))
+
+
+@contextmanager
+def shown_with_times() -> Iterator[None]:
+    """Let lines on the screen that stand alone begin with their time in the block, as those of a run do in a file."""
+    alone = [one for one in logging.getLogger("hybridflow").handlers if _stands_alone(one)]
+    before = [handler.formatter for handler in alone]
+    for handler in alone:
+        handler.setFormatter(logging.Formatter(f"%(asctime)s {ALONE}", LINE_TIME))
+    try:
+        yield
+    finally:
+        for handler, formatter in zip(alone, before, strict=True):
+            handler.setFormatter(formatter)
+
+
+def _stands_alone(handler: logging.Handler) -> bool:
+    """Tell whether a handler shows the text of a record and no more."""
+    return isinstance(handler, TerminalHandler) and getattr(handler.formatter, "_fmt", None) == ALONE
 
 
 class FileLines(logging.Formatter):

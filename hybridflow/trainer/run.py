@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from hybridflow import interrupt
 from hybridflow.bounded_code import told_where
@@ -14,7 +15,7 @@ from hybridflow.errors import ConfigError, HybridFlowError, before_the_start
 from hybridflow.observe import logs
 from hybridflow.observe.alarms import AlarmWatch, alarm_rules
 from hybridflow.observe.disk_errors import writing
-from hybridflow.observe.live_view import Live
+from hybridflow.observe.live_view import Live, panel_moves
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.sinks import SinkContext, open_sinks
@@ -46,7 +47,7 @@ def run(config: Config) -> int:
     clock = WallClock()
     live = Live(every_step=config.trainer.print_every_step, with_times=True)
     folder = RunFolder(run_folder_checks.folder_of(config))
-    with locked(folder.path):
+    with locked(folder.path), nullcontext() if panel_moves() else logs.shown_with_times():
         return _run(config, folder, live, clock)
 
 

@@ -30,18 +30,25 @@ def build_run(path: Path, status: str, steps: int = 2) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize("status", ["ended", "failed", "interrupted", "killed"])
+@pytest.mark.parametrize(("status", "code"), [("ended", 0), ("failed", 1), ("interrupted", 1), ("killed", 1)])
 def test_a_run_that_has_ended_is_shown_once(
-    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    status: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     folder = build_run(tmp_path / "run", "running" if status == "killed" else status)
     before = sorted(folder.path.rglob("*"))
-    assert main(["watch", str(folder.path)]) == 0
+    assert main(["watch", str(folder.path)]) == code
     out, err = capsys.readouterr()
     assert f"sums · {status} ─" in out and "2/4 steps" in out and "training" in out and err == ""
     assert out.count("2/4 steps") == 1 and max(map(len, out.splitlines())) <= 80
     assert sorted(folder.path.rglob("*")) == before
+
+
+def test_a_run_that_has_learned_nothing_is_not_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build_run(tmp_path / "run", "ended")
+    folder.write_record({"name": "sums", "status": "ended", "error": "the loss of the actor had no gradient"})
+    assert main(["watch", str(folder.path)]) == 1
+    assert "had no gradient" in capsys.readouterr().out
 
 
 class Watched:
@@ -152,18 +159,50 @@ def test_alarms_of_a_run_that_told_none_are_shown(tmp_path: Path, capsys: pytest
     assert "non finite, step 2: " in capsys.readouterr().out
 
 
+def test_a_folder_that_is_not_there_yet_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def begin(_: float) -> None:
+        if (tmp_path / "runs").exists():  # at the second look: the first finds a folder that has nothing in it
+            build_run(tmp_path / "runs/sums", "ended", steps=4)
+        else:
+            (tmp_path / "runs/sums").mkdir(parents=True)
+
+    monkeypatch.setattr(watch, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=begin))
+    assert main(["watch", "runs/sums"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first[15:] == "runs/sums is not there yet: waiting 60 s for a run that begins"
+    assert any("4/4 steps" in line for line in rest)
+
+
+def test_a_run_of_nearly_that_name_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watch, "WAIT_S", 0.0)
+    build_run(Path("runs/addition"), "ended")
+    assert main(["watch", "runs/adition"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("; there is runs/addition\n")
+    assert err == "hybridflow watch: runs/adition: there is no such folder; give a run folder\n"
+
+
 @pytest.mark.parametrize("place", ["nowhere", "rows.jsonl", "empty", "evaluation"])
 def test_what_is_no_run_is_one_error(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watch, "WAIT_S", 0.0)
     (tmp_path / "rows.jsonl").write_text("{}")
     (tmp_path / "empty").mkdir()
     RunFolder(tmp_path / "evaluation").write_config("")
     (tmp_path / "evaluation/evaluation.json").write_text("{}")
     assert main(["watch", place]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1 and err.startswith(f"hybridflow watch: {place}")
+    assert ("waiting" in out) == (place == "nowhere")
+    assert len(err.splitlines()) == 1 and err.startswith(f"hybridflow watch: {place}")
 
 
 HEAVY = """

@@ -44,6 +44,21 @@ def test_more_is_shown_with_its_place(capsys: pytest.CaptureFixture[str], monkey
     assert told.endswith(" INFO hybridflow.tests: built actor\n") and told.count("\n") == 1
 
 
+def test_a_warning_has_its_time_where_other_lines_of_a_run_have_theirs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.show()
+    with logs.shown_with_times():
+        log.warning("still waiting")
+    log.warning("after the run")
+    assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d still waiting\nafter the run\n", capsys.readouterr().err)
+    monkeypatch.setenv(logs.LEVEL, "info")
+    logs.show()
+    with logs.shown_with_times():
+        log.warning("still waiting")
+    assert capsys.readouterr().err.endswith(" WARNING hybridflow.tests: still waiting\n"), "it has one already"
+
+
 def test_a_level_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(logs.LEVEL, "loud")
     with pytest.raises(ConfigError, match="HYBRIDFLOW_LOG: 'loud' given; one of debug, info, warning, error"):
