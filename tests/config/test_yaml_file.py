@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[bytes | str, str]] = {
     "circle": ("# @package _global_\ndefaults: [my]\n", "composing does not end"),
     "no_package": ("run: {seed: 1}\n", "my.yaml: its first line must be `# @package _global_`"),
     "empty": ("", "my.yaml: its first line must be `# @package _global_`"),
-    "list_of_section": (HEAD + "run: [1]\n", "list is not a subclass of Run"),
+    "list_of_section": (HEAD + "run: [1]\n", "run: wrong type: [1] given; settings by name"),
     "huge": (b"#" * (yaml_file.MAX_BYTES + 1), "settings have at most"),
 }
 
