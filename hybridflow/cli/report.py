@@ -32,10 +32,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
     options = parser.parse_args(argv)
     out_file.check("--out", options.out, "a report", out_file.HTML, force=options.force)
-    folders = [folder for place in options.runs for folder in _runs_at(place)]
-    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is given twice; a report shows each run once")
+    # Each once: a pattern of a shell, or a folder, may have a link to a run beside the run.
+    folders = list(dict.fromkeys(folder for place in options.runs for folder in _runs_at(place)))
     from hybridflow.observe.report.page import page_of
 
     html = page_of([read_records(folder) for folder in folders])

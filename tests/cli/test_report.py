@@ -36,6 +36,13 @@ def test_a_run_and_a_sweep_in_the_order_of_its_jobs(runs: Path, capsys: Captured
     assert labels(Path("report.html")) == ["mine"]
 
 
+def test_a_run_that_is_found_twice_is_shown_once(runs: Path) -> None:
+    """As by a pattern of a shell, or by a link to the newest run beside it."""
+    Path("runs/sweep/newest").symlink_to("10")
+    assert main(["report", "runs/sweep", "runs/mine", "./runs/mine", "runs/sweep/newest"]) == 0
+    assert sorted(labels(Path("report.html"))) == ["mine", "sweep/0", "sweep/10", "sweep/2"]
+
+
 def test_nobody_else_reads_it_unless_somebody_has_said_so(runs: Path) -> None:
     """As the run folder, which is its maker's alone; a file that is replaced keeps its mode."""
     assert main(["report", "runs/mine"]) == 0
@@ -50,7 +57,6 @@ def test_nobody_else_reads_it_unless_somebody_has_said_so(runs: Path) -> None:
     [
         (["nowhere"], "nowhere: there is no such folder; give a run folder"),
         (["."], ". is no run folder"),
-        (["runs/mine", "runs/sweep/0", "./runs/mine"], "runs/mine is given twice; a report shows each run once"),
         (
             ["runs/mine", "--out", "there.html"],
             "there.html is there already; give another name, or --force to replace it",

@@ -215,8 +215,56 @@ def test_other_runs_steps_and_settings_are_chosen(browser: Browser, report: Path
         page.locator("#times").get_by_label("run", exact=True).select_option(label="second")
         expect(page.locator("#times")).to_contain_text("A step took")
         expect(page.locator("#differences")).to_contain_text("actor.optimizer.lr")
-        page.locator("#settings summary").click()
+        page.locator("#settings > details > summary").click()
         page.get_by_label("search a setting").fill("seed")
-        expect(page.locator("#settings details tbody tr")).to_have_count(0)
+        expect(page.locator("#settings > details tbody tr")).to_have_count(0)
         page.locator("#events").get_by_label("event", exact=True).select_option(label="failure")
         expect(page.locator("#events tbody tr")).to_have_count(1)
+
+
+LOOKS = """() => [...document.querySelectorAll('#runs-legend .swatch')].map((swatch) => {
+  const style = getComputedStyle(swatch);
+  return style.backgroundColor + style.backgroundImage;
+})"""
+STROKES = """() => [...document.querySelectorAll('#curves [data-metric="reward/mean"] path.line')].map((line) => {
+  const style = getComputedStyle(line);
+  return style.stroke + style.strokeDasharray;
+})"""
+
+
+def test_of_many_unlike_runs_each_has_a_look_of_its_own_and_few_settings_are_told(
+    browser: Browser, tmp_path: Path
+) -> None:
+    for job in range(20):
+        others = "".join(f"  only_{at}: {job}\n" for at in range(6)) + f"  same_as_first: {job}.5\n  also: {job}.5\n"
+        many = "".join(f"extra_{at}: {job * at}\n" for at in range(1, 20))
+        config = CONFIG.replace("1.0e-06", f"{job + 1}.0e-06") + f"unlike:\n{others}{many}"
+        build_run(tmp_path / str(job), steps=3, rows_every=5, config=config, seed=job)
+    (tmp_path / "blank").mkdir()
+    (tmp_path / "blank/config.yaml").write_text(CONFIG)
+    folders = [*(tmp_path / str(job) for job in range(20)), tmp_path / "blank"]
+    file = tmp_path / "report.html"
+    file.write_text(page_of([read_records(folder) for folder in folders]), encoding="utf-8")
+    with opened(browser, file) as page:
+        assert len({*page.evaluate(LOOKS)}) == 21
+        assert len({*page.evaluate(STROKES)}) == 20
+        first = page.locator("#overview tbody tr").first.locator("td.key")
+        expect(first.locator("div")).to_have_count(3)
+        expect(first.locator("div").first).to_have_text("actor.optimizer.lr=1e-06")
+        expect(first.locator("a")).to_contain_text("more")
+        shown = page.locator("#differences > .scroll tbody tr")
+        expect(shown).to_have_count(12)
+        more = page.locator("#differences details")
+        more.locator("summary").click()
+        folded = more.locator("tr", has_text="unlike.also").or_(shown.filter(has_text="unlike.also"))
+        expect(folded).to_contain_text("unlike.same_as_first")
+        expect(page.locator("#alarms")).to_contain_text("Without metrics of steps")
+
+
+def test_runs_without_metrics_are_not_said_to_be_well(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    file = tmp_path / "report.html"
+    file.write_text(page_of([read_records(tmp_path)]), encoding="utf-8")
+    with opened(browser, file) as page:
+        expect(page.locator("#alarms")).to_contain_text("There are no metrics of steps, by which alarms are raised.")
+        expect(page.locator("#alarms .fine")).to_have_count(0)

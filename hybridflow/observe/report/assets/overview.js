@@ -1,6 +1,7 @@
 // The runs at a glance, which of them are shown, and what went wrong in them.
 
-const MOST_CHANGES = 4;
+const MOST_CHANGES = 3;
+const MOST_OF_A_VALUE = 32;  // characters
 
 function validated(run) {
   const found = run.validations.mean["validation/accuracy"];
@@ -30,10 +31,13 @@ function statusCell(run) {
     run.attempts > 1 ? ` (in ${run.attempts} processes)` : "");
 }
 
-// What sets a run apart from the others: its own settings, but for its names and if they are few.
-function changesOf(run) {
-  const own = Object.keys(run.settings).filter((key) => !key.startsWith("run."));
-  return own.length > MOST_CHANGES ? `${own.length} settings` : own.map((key) => `${key}=${run.settings[key]}`).join(" ");
+// What sets a run apart from the others: the first of its own settings, and how many there are more.
+function changesCell(run) {
+  const own = differing().filter(([key]) => Object.hasOwn(run.settings, key));
+  const short = (text) => (text.length > MOST_OF_A_VALUE ? `${text.slice(0, MOST_OF_A_VALUE - 1)}…` : text);
+  const told = own.slice(0, MOST_CHANGES).map(([key]) => el("div", {}, `${key}=${short(run.settings[key])}`));
+  const more = own.length - told.length;
+  return el("td", {class: "key"}, ...told, more > 0 ? el("a", {href: "#differences"}, `and ${more} more`) : null);
 }
 
 function overview() {
@@ -49,7 +53,7 @@ function overview() {
     el("td", {class: `number ${run.alarms.length ? "alarming" : ""}`}, run.alarms.length),
     el("td", {class: `number ${failuresOf(run).length ? "alarming" : ""}`}, failuresOf(run).length),
     el("td", {class: "name"}, String(run.record.started ?? "–").replace("+00:00", " UTC").replace("T", " ")),
-    ...(several ? [el("td", {class: "key"}, changesOf(run))] : []),
+    ...(several ? [changesCell(run)] : []),
   ]);
   section("overview").append(table(head, rows, [2, 3, 4, 5, 6, 7]));
   RUNS.filter((run) => run.record.error).forEach((run) => section("overview").append(
@@ -65,7 +69,12 @@ function stepsText(alarm) {
 function alarms() {
   const holder = section("alarms");
   const found = RUNS.flatMap((run) => run.alarms.map((alarm) => ({run, alarm})));
-  if (!found.length) holder.append(el("p", {class: "fine"}, "No alarm: nothing in the metrics points to a known cause of trouble."));
+  const blank = RUNS.filter((run) => !run.metrics.steps.length);
+  if (!found.length && blank.length < RUNS.length) {
+    holder.append(el("p", {class: "fine"}, "No alarm: nothing in the metrics points to a known cause of trouble."));
+  }
+  if (blank.length === RUNS.length) holder.append(empty("There are no metrics of steps, by which alarms are raised."));
+  else if (blank.length) holder.append(empty(`Without metrics of steps, by which alarms are raised: ${blank.map((run) => run.label).join(", ")}.`));
   for (const {run, alarm} of found) {
     holder.append(el("article", {class: "card alarm"},
       el("h4", {}, String(alarm.name ?? "").replaceAll("_", " "), RUNS.length > 1 ? ` in ${run.label}` : ""),

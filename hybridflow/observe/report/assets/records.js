@@ -42,16 +42,42 @@ function events() {
   draw(0);
 }
 
-function settingRows(keys) {
-  return keys.map((key) => [el("td", {class: "key"}, key), ...RUNS.map((run) => el("td", {class: "key"}, run.settings[key] ?? DATA.settings[key] ?? "–"))]);
+const MOST_DIFFERENCES = 12;  // rows at first
+const SECTIONS = ["algorithm", "actor", "task", "reward", "rollout", "critic", "reference", "environment", "trainer", "placement"];
+
+// The settings that differ, those of a command line first: of each its keys, which have the same values in every run.
+function differing() {
+  const keys = [...new Set(RUNS.flatMap((run) => Object.keys(run.settings)))].filter((key) => !["run.name", "run.root"].includes(key));
+  const given = (key) => RUNS.some((run) => run.command.includes(` ${key}=`) || run.command.includes(` +${key}=`));
+  const section = (key) => SECTIONS.indexOf(key.split(".")[0]);
+  const rank = (key) => (given(key) ? 0 : section(key) < 0 ? 1 + SECTIONS.length : 1 + section(key));
+  keys.sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
+  const folded = new Map();
+  for (const key of keys) {
+    const alike = JSON.stringify(RUNS.map((run) => run.settings[key] ?? null));
+    folded.set(alike, [...(folded.get(alike) ?? []), key]);
+  }
+  return [...folded.values()];
+}
+
+function differenceTable(rows) {
+  return table(["setting", ...RUNS.map((run) => run.label)], rows.map((keys) => [
+    el("td", {class: "key"}, ...keys.map((key) => el("div", {}, key))),
+    ...RUNS.map((run) => el("td", {class: "key"}, run.settings[keys[0]] ?? "–"))]));
+}
+
+function differences() {
+  const rows = differing();
+  if (!rows.length) return empty("All settings are the same.");
+  const more = rows.slice(MOST_DIFFERENCES);
+  return el("div", {id: "differences"}, differenceTable(rows.slice(0, MOST_DIFFERENCES)),
+    more.length ? el("details", {}, el("summary", {}, `More that differs (${counted(more.flat().length, "setting")})`), differenceTable(more)) : null);
 }
 
 function settings() {
   const holder = section("settings");
-  const own = [...new Set(RUNS.flatMap((run) => Object.keys(run.settings)))].sort();
   if (RUNS.length > 1) {
-    holder.append(el("h3", {}, "Where the runs differ"), own.length ? el("div", {id: "differences"}, table(["setting", ...RUNS.map((run) => run.label)], settingRows(own)))
-      : empty("All settings are the same."));
+    holder.append(el("h3", {}, "Where the runs differ"), differences());
   }
   for (const run of RUNS) {
     if (run.command) holder.append(el("h3", {}, RUNS.length > 1 ? `Command of ${run.label}` : "Command"), el("div", {class: "card"}, el("div", {class: "text"}, run.command)));
