@@ -59,6 +59,12 @@ def long(response: str, answer: str) -> float:
     return float(len(response))
 
 
+@graders.register("planted_million")
+def million(response: str, answer: str) -> float:
+    """Give a million for what is right."""
+    return 1e6 * float(response == answer)
+
+
 @graders.register("planted_slow")
 def slow(response: str, answer: str) -> float:
     """Take a while."""
@@ -130,6 +136,27 @@ def _keep_memory(worker: Any, rank: int) -> None:
     worker.learn = keeping
 
 
+def _scale_gradient(times: float) -> Callable[[Any, int], None]:
+    """Return a change of a worker that lets all gradients be so many times what they are."""
+
+    def change(worker: Any, rank: int) -> None:
+        learn = worker.learn
+
+        def scaled(self: Any, *given: Any, **options: Any) -> bool:
+            if self.version < SINCE:
+                return bool(learn(self, *given, **options))
+            hooks = [param.register_hook(lambda gradient: times * gradient) for param in self.engine.model.parameters()]
+            try:
+                return bool(learn(self, *given, **options))
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
+        worker.learn = scaled
+
+    return change
+
+
 def _slow_rank() -> None:
     """Let rank 1 take longer for each call."""
     called = Rank._called
@@ -157,6 +184,8 @@ HOOKS: dict[str, Callable[[], None]] = {
     "coarse": lambda: change_worker("actor", _coarse),
     "not_finite": lambda: change_worker("actor", _not_finite),
     "keeps_memory": lambda: change_worker("actor", _keep_memory),
+    "no_gradient": lambda: change_worker("actor", _scale_gradient(0.0)),
+    "upside_down": lambda: change_worker("actor", _scale_gradient(-1.0)),
     "slow_rank": _slow_rank,
     "uneven": _uneven,
 }

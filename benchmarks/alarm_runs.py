@@ -16,6 +16,7 @@ SMALL = (
     "actor.parallel.tensor=1",
 )
 ONE_RANK, TWO_RANKS = "placement.pools.main=1", "placement.pools.main=2"
+ASYNC = ("placement=rollout_pool", "trainer.schedule=async")
 NO_GROUPS = "algorithm.prompts_per_step=256"  # of algorithms with one sample a prompt
 PLUGIN = "plugins=[benchmarks.alarm_plugin]"
 
@@ -68,6 +69,8 @@ HEALTHY = (
     _learns("healthy", "reinforce_plus_plus_baseline", 1),
     *(_learns("healthy", name, 1, NO_GROUPS) for name in ("reinforce_plus_plus", "remax", "safe_rlhf")),
     _learns("healthy", "gdpo", 1, "reward.graders={exact: 1.0, last_number: 0.5}"),
+    _learns("healthy", "grpo", 4, *ASYNC, "trainer.max_staleness=4"),
+    _learns("healthy", "grpo", 5, "algorithm.prompts_per_step=1", "algorithm.samples_per_prompt=4", "trainer.steps=80"),
     AlarmRun("healthy", "dpo_1", ("experiment=addition_dpo", NO_GROUPS, ONE_RANK, f"trainer.steps={STEPS}")),
     AlarmRun("healthy", "sft_1", ("experiment=addition_warmup", NO_GROUPS, ONE_RANK, f"trainer.steps={STEPS}"), "sft"),
     AlarmRun(
@@ -102,5 +105,14 @@ PLANTED = (
     _planted("memory_growth", "keeps_memory", pathology="keeps_memory", steps=32),
     _planted("memory_growth", "leak", "reward.grader=planted_leak", steps=32),
     _planted("non_finite", "not_finite", pathology="not_finite", steps=15),
+    _planted("truncation", "async_cut_off", *ASYNC, TWO_RANKS, "rollout.max_response_tokens=2", steps=15),
+    _planted("kl_blow_up", "dapo_huge", "algorithm=dapo", "algorithm.minibatches=1", "actor.optimizer.lr=0.01",
+             steps=15),
+    _planted("entropy_explosion", "much_entropy", "algorithm.policy_loss.entropy_coef=1", "actor.optimizer.lr=1e-3"),
+    _planted("greedy_sampling", "cold", "rollout.temperature=0.05", steps=15),
+    _planted("frozen_weights", "no_rate", "actor.optimizer.lr=0", steps=12),
+    _planted("frozen_weights", "no_gradient", pathology="no_gradient", steps=20),
+    _planted("exploding_gradients", "million", "algorithm=dr_grpo", "reward.grader=planted_million", steps=12),
+    _planted("falling_reward", "upside_down", pathology="upside_down", steps=40),
 )  # fmt: skip
 RUNS = {f"{run.kind}/{run.name}": run for run in (*SETTING, *HEALTHY, *PLANTED)}

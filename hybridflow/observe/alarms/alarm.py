@@ -79,6 +79,7 @@ alarm_rules: Registry[AlarmRule] = Registry(
     "alarm",
     "hybridflow.observe.alarms.reward_rules",
     "hybridflow.observe.alarms.learning_rules",
+    "hybridflow.observe.alarms.update_rules",
     "hybridflow.observe.alarms.running_rules",
     of=Callable,
 )

@@ -10,17 +10,43 @@ from hybridflow.observe.alarms.alarm import Alarm, AlarmRule, Finding, alarm_rul
 from hybridflow.observe.alarms.metric_window import MetricWindow
 
 REST = 25  # steps without it after which what comes again is told again, and what follows from it is told for itself
+# What becomes of a policy that has lost what it could, whatever broke it: it says anything, one thing or nothing.
+LOST = frozenset(
+    {
+        "all_groups_alike", "dead_reward", "entropy_collapse", "entropy_explosion", "exploding_gradients",
+        "falling_reward", "frozen_weights", "kl_blow_up", "length_collapse", "length_explosion", "truncation",
+    }
+)  # fmt: skip
+# Where two explain each other, the one that was seen first is the cause; of two in one step the one whose signs are
+# older, or else that which stands first.
 EXPLAINS: Mapping[str, frozenset[str]] = {
-    "length_explosion": frozenset({"truncation"}),
-    # Without any reward no group has a better answer.
-    "dead_reward": frozenset({"all_groups_alike"}),
-    # A policy that says one thing says it in every group, and grades of it are alike.
-    "entropy_collapse": frozenset({"all_groups_alike"}),
     # Older weights give other log-probs, and who learns from their rows as if they were new ones goes astray.
-    "stale_weights": frozenset({"log_probs_apart", "kl_blow_up"}),
+    "stale_weights": LOST | {"log_probs_apart"},
+    # So does who learns from rows of what is another policy.
+    "log_probs_apart": LOST,
+    # Samples that are all alike teach only by accident, and tokens that are never drawn drift.
+    "greedy_sampling": LOST - {"truncation"},
+    # Gradients of rewards of such a size hide whatever else should hold the policy.
+    "exploding_gradients": LOST,
+    # A term of the loss that pays for entropy, or for none, takes the policy from where it was.
+    "entropy_explosion": LOST,
+    "entropy_collapse": LOST - {"truncation"},
+    "length_explosion": LOST,
+    "length_collapse": LOST - {"truncation"},
+    "kl_blow_up": LOST,
+    "truncation": frozenset({"falling_reward"}),
+    # Without any reward no group has a better answer, and nothing that it is from was better.
+    "dead_reward": frozenset({"all_groups_alike", "falling_reward", "frozen_weights"}),
+    # A reward that falls comes to be none in the end.
+    "falling_reward": frozenset({"all_groups_alike", "dead_reward"}),
+    # Without a better answer nothing is learned.
+    "all_groups_alike": frozenset({"frozen_weights"}),
+    # What no gradient corrects goes on by its momentum.
+    "frozen_weights": frozenset({"falling_reward"}),
     # The rank that has more tokens takes longer.
     "token_imbalance": frozenset({"straggling_rank"}),
 }
+CAUSAL = [*EXPLAINS]
 EXPLAINS_ALL = "non_finite"  # makes other numbers worthless; one that goes on for REST steps does not, it seems
 
 log = logging.getLogger(__name__)
@@ -39,6 +65,9 @@ class AlarmWatch:
         self._rules = {name: alarm_rules.get(name) for name in alarm_rules} if rules is None else dict(rules)
         self._window = MetricWindow()
         self._last_seen: dict[str, int] = {}
+        self._first_seen: dict[
+            str, tuple[int, int]
+        ] = {}  # since its last rest: when, and the first step that showed it
         self._told: dict[str, int] = {}  # after which step
 
     @classmethod
@@ -59,15 +88,28 @@ class AlarmWatch:
         self._told = {name: told for name, told in self._told.items() if step - last_seen[name] <= REST}
         found = {name: finding for name in list(self._rules) if (finding := self._ask(name)) is not None}
         self._last_seen = last_seen | dict.fromkeys(found, step)
-        lately = {name for name, seen in self._last_seen.items() if step - seen <= REST}
+        lately = [name for name, seen in self._last_seen.items() if step - seen <= REST]
+        now = {name: (step, self._window.last_step(finding.steps)) for name, finding in found.items()}
+        self._first_seen = {
+            name: min(self._first_seen.get(name, now.get(name, (step, step))), (step, step)) for name in lately
+        }
         broken = EXPLAINS_ALL in found and step - self._told.get(EXPLAINS_ALL, step) <= REST
         new = [
             name
             for name in found
-            if name not in self._told and not (broken and name != EXPLAINS_ALL) and not _explained(name, lately)
+            if name not in self._told and not (broken and name != EXPLAINS_ALL) and not self._explained(name)
         ]
         self._told |= dict.fromkeys(new, step)
         return [self._alarm(name, found[name]) for name in new]
+
+    def _explained(self, name: str) -> bool:
+        """Tell whether an alarm follows from another that is seen now or was seen lately."""
+        others = [other for other in self._first_seen if name in EXPLAINS.get(other, ())]
+        return any(other not in EXPLAINS.get(name, ()) or self._came(other) < self._came(name) for other in others)
+
+    def _came(self, name: str) -> tuple[int, int, int]:
+        """Return when a cause was seen first, and its place among those that were in the same step."""
+        return *self._first_seen[name], CAUSAL.index(name)
 
     def _ask(self, name: str) -> Finding | None:
         try:
@@ -87,11 +129,6 @@ class AlarmWatch:
             finding.advice,
             page_of(name, self._rules[name]),
         )
-
-
-def _explained(name: str, lately: set[str]) -> bool:
-    """Tell whether an alarm follows from another that is seen now or was seen lately."""
-    return any(name in EXPLAINS.get(other, ()) for other in lately)
 
 
 def alarms_of(records: Iterable[Mapping[str, Any]]) -> list[Alarm]:

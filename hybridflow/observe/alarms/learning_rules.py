@@ -27,6 +27,10 @@ ENTROPY_LEFT = 0.1  # of what it was: a policy that has learned its task well ke
 ENTROPY_LOW = 0.1  # nats a token: above it a policy still tries things, whatever it was before
 ENTROPY_NONE = 0.03  # nats a token: samples of a prompt are nearly always the same one
 ENTROPY_GIVEN = 0.25  # of what it was, with no better reward for it: what was given up bought nothing
+ENTROPY_RISEN = 2.0  # times what it was, with no better reward for it
+ENTROPY_MORE = 0.5  # nats a token, and so much more: of each token e^0.5 = 1.6 times as many choices
+GREEDY_GROUPS = 0.3  # share of unequal groups, where independent samples would differ in nearly all of them
+DIFFICULT = (0.05, 0.9)  # of the way from the worst reward to the best: groups of independent samples then differ
 LENGTH_LEFT = 0.5  # of what it was
 LENGTH_GONE = 0.1  # of what it was: also where rewards are better for it, which answers that become concise may be
 EMPTY = 2.0  # tokens: an answer of fewer is its end and nothing else
@@ -34,37 +38,8 @@ LENGTH_GROWN = 2.0  # times what it was
 LENGTH_AT_LIMIT = 1.25  # times what it was, where the limit lets answers grow no further
 CUT_OFF_MORE = 0.4  # of the answers, than before: then it is the limit that they have come to
 CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what should be learned
-KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
-KL_BROKEN = 0.5  # nats a token that a single step moves it by: nothing of what it had learned is sure to be left
-KL_UPDATE = 0.15  # nats a token that one step moves the policy by: where clipping holds it, it is below a fifth of that
-LOST = 0.1  # of the reward above the worst: with less, what the policy could is gone
-JUMP = 1.5  # times, up or down, from one step to the next: what is learned changes less
 TRUNCATED = 0.3  # of the answers: what is learned of length is then mostly the limit
 FALLING = 0.8  # of the share three steps before: a model that learns to end its answers needs no alarm
-MAX_NAMED = 4  # metrics
-NO_NUMBERS_OF_LEARNING = ("timing_s/", "perf/", "refit/")
-
-
-@alarm_rules.register("non_finite")
-def non_finite(window: MetricWindow) -> Finding | None:
-    """See a metric, or a gradient, that is not finite: in one step, since it does not heal by itself."""
-    updates = {name: window.now(name) or 0.0 for name in window.names if name.endswith("/nonfinite_updates")}
-    seen = [f"{name} {count:.0f}" for name, count in updates.items() if count > 0]
-    learned = [name for name in window.names if not name.startswith(NO_NUMBERS_OF_LEARNING)]
-    broken = [name for name in learned if math.isnan(window.now(name) or 0.0)]
-    if broken:
-        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
-        seen.append(f"not finite: {', '.join(broken[:MAX_NAMED])}{more}")
-    if not seen:
-        return None
-    return Finding(
-        1,
-        "; ".join(seen),
-        "A number of the update is NaN or infinite: the learning rate is too high, a reward or a loss of yours is not "
-        "finite, or the number format is too narrow.",
-        "Lower the learning rate, clip the gradient, look at rewards and at your own loss; go on from the checkpoint "
-        "before.",
-    )
 
 
 @alarm_rules.register("entropy_collapse")
@@ -78,7 +53,9 @@ def entropy_collapse(window: MetricWindow) -> Finding | None:
     if now is None or begin is None:
         return None
     fallen = now <= ENTROPY_LOW and now <= ENTROPY_LEFT * begin
-    for_nothing = now <= ENTROPY_GIVEN * begin and is_better(window) is False
+    # A term of the loss that asks for less entropy is the cause before it has done all of its work.
+    given = 1 / ENTROPY_RISEN if "actor/entropy_loss" in window.names else ENTROPY_GIVEN
+    for_nothing = now <= given * begin and is_better(window) is False
     never = max(window.newest("actor/entropy", STEPS) or [math.inf]) <= ENTROPY_NONE
     if not (fallen or for_nothing or never) or is_solved(window):
         return None
@@ -89,6 +66,64 @@ def entropy_collapse(window: MetricWindow) -> Finding | None:
         "fast, samples at too low a temperature, or nothing keeps its entropy up.",
         "Lower actor.optimizer.lr, sample at rollout.temperature=1, raise algorithm.policy_loss.entropy_coef, "
         "clip_high of algorithm.policy_loss.options or the KL's coefficient; go on from a checkpoint before it fell.",
+    )
+
+
+@alarm_rules.register("entropy_explosion")
+def entropy_explosion(window: MetricWindow) -> Finding | None:
+    """See a policy that comes to say anything: its entropy has doubled, and rewards are no better for it.
+
+    Where the loss has a term that pays for entropy, that is the cause. Where it has none a policy has lost what it had
+    learned; what broke it may be seen a little later than that, and is told instead.
+    """
+    begin = median_of_first(window, "actor/entropy")
+    paid = "actor/entropy_loss" in window.names
+    steps = window.newest_with(MIN_ROWS, NOW if paid else 2 * STEPS)
+    now = None if steps is None else window.median("actor/entropy", steps)
+    if begin is None or steps is None or now is None or is_better(window):
+        return None
+    if now < ENTROPY_RISEN * begin or now - begin < ENTROPY_MORE:
+        return None
+    seen = f"actor/entropy {now:.3g} nats a token, at the begin {begin:.3g}"
+    if paid:
+        return Finding(
+            steps,
+            f"{seen}, which actor/entropy_loss is part of the loss for",
+            "The bonus for entropy outweighs the reward: the policy is paid for saying anything, up to chance.",
+            "Lower algorithm.policy_loss.entropy_coef, often to 0; go on from a checkpoint before it rose.",
+        )
+    return Finding(
+        steps,
+        seen,
+        "The policy comes to say anything: what it had learned is lost, as its steps are too large, or it learns from "
+        "rewards or rows that say nothing of its answers.",
+        "Lower actor.optimizer.lr, hold it at its reference (algorithm.policy_loss.kl_coef), grade some rows of "
+        "rollouts/ by hand; go on from a checkpoint before it rose.",
+    )
+
+
+@alarm_rules.register("greedy_sampling")
+def greedy_sampling(window: MetricWindow) -> Finding | None:
+    """See samples of a prompt that are alike from the first steps on, though the model answers many prompts wrong.
+
+    A model that has been trained before may have as little entropy; its samples differ where it is not sure.
+    """
+    begin = median_of_first(window, "actor/entropy")
+    now = window.median("actor/entropy", NOW)
+    groups = window.first_median("rollout/unequal_groups", NOW)
+    if begin is None or now is None or groups is None or max(begin, now) > ENTROPY_LOW or groups > GREEDY_GROUPS:
+        return None
+    worst, mean, best = (window.first_median(f"reward/{name}", NOW) for name in ("min", "mean", "max"))
+    if worst is None or mean is None or best is None or window.first_with(MIN_ROWS, NOW) != NOW:
+        return None
+    if not worst < best or not DIFFICULT[0] <= (mean - worst) / (best - worst) <= DIFFICULT[1]:
+        return None
+    return Finding(
+        NOW,
+        f"actor/entropy {begin:.3g} nats a token in the first step, rollout/unequal_groups {groups:.0%}",
+        "Sampling gives nearly always the same answer to a prompt, from the first step on: its temperature is too low, "
+        "or top_k or top_p leave it no choice.",
+        "Sample at rollout.temperature=1 with all tokens (rollout.top_p=1, rollout.top_k=-1).",
     )
 
 
@@ -141,59 +176,6 @@ def length_explosion(window: MetricWindow) -> Finding | None:
 def _lengths(window: MetricWindow) -> tuple[float | None, float | None]:
     """Return the length of answers now and at the begin."""
     return median_of_newest(window, "response_length/mean"), median_of_first(window, "response_length/mean")
-
-
-@alarm_rules.register("kl_blow_up")
-def kl_blow_up(window: MetricWindow) -> Finding | None:
-    """See a policy that is far from its reference, or that a single step moves far.
-
-    Where nothing measures either (no reference, one update a step), what it could is gone from one step to the next.
-    """
-    seen = []
-    steps = newest_steps(window)  # of few rows a mean may be far off: of the KL's estimates some are very large
-    for name, bound in (("actor/kl", KL_FAR), ("actor/kl_loss", KL_FAR), ("actor/approx_kl", KL_UPDATE)):
-        values = None if steps is None else window.newest(name, steps)
-        size = 0.0 if values is None else median(map(abs, values))
-        if size >= bound:
-            seen.append(f"{name} {size:.3g} nats a token")
-    moved = abs(window.now("actor/approx_kl") or 0.0)
-    if not seen and moved >= KL_BROKEN and window.newest_with(MIN_ROWS, 1) == 1:
-        return _runs_away(1, f"actor/approx_kl {moved:.3g} nats a token in one step")
-    if not seen and (thrown := _thrown_off(window)):
-        return _runs_away(1 + NOW, thrown)
-    return _runs_away(steps or NOW, ", ".join(seen)) if seen else None
-
-
-def _thrown_off(window: MetricWindow) -> str | None:
-    """Say by what a policy is known that one update threw out of what it had learned; None if none did.
-
-    A grader that breaks leaves answers as they were, and what is learned step by step changes them little at a time.
-    """
-    steps = 1 + NOW  # the one before it, and those since
-    rewards = window.newest("reward/mean", steps)
-    worst = window.newest("reward/min", steps)
-    rows = window.newest("rollout/rows", steps)
-    if rewards is None or worst is None or rows is None or min(rows) < MIN_ROWS:
-        return None
-    before, *since = (reward - min(worst) for reward in rewards)
-    if before <= 0 or max(since) > LOST * before:
-        return None
-    for name in ("response_length/mean", "actor/entropy"):
-        was, *now = window.newest(name, steps) or [0.0, 0.0]
-        if was > 0 and not was / JUMP < median(now) < was * JUMP:
-            seen = f"{name} {median(now):.3g} and reward/mean {rewards[-1]:.3g}"
-            return f"{seen}; one step before {was:.3g} and {rewards[0]:.3g}"
-    return None
-
-
-def _runs_away(steps: int, seen: str) -> Finding:
-    return Finding(
-        steps,
-        seen,
-        "The policy runs away from where it was: its steps are too large, or too little holds it at its reference.",
-        "Lower actor.optimizer.lr, take fewer epochs or minibatches a step, raise algorithm.reward_kl_coef or "
-        "algorithm.policy_loss.kl_coef; go on from a checkpoint before that.",
-    )
 
 
 @alarm_rules.register("truncation")

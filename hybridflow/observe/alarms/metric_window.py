@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, takewhile
 from statistics import median
 from typing import Any
 
 FIRST = 24  # steps that are kept from a metric's beginning: a rule compares with those of its choice
 NEWEST = 60  # steps that are kept from its end
+EVERY = 2  # a metric that fewer than every second of the newest steps have says nothing of now
 VALIDATION = "validation/"
 ROWS = "rollout/rows"
 
@@ -64,15 +66,28 @@ class MetricWindow:
             self.steps.pop()
 
     def newest(self, name: str, count: int) -> list[float] | None:
-        """Return a metric's values of the newest steps; None unless each of them has it, and it is finite there."""
-        values: Sequence[Value] = self._newest.get(name, ())
-        if not 0 < count <= min(len(values), len(self.steps)):
+        """Return a metric's values in the newest `count` steps that have it.
+
+        Where rows of a step were sampled in others, as an asynchronous schedule does, some steps have no metrics of
+        sampling. None: so many of the newest `EVERY` · count steps do not have it, or it is not finite in one.
+        """
+        together = self.together((name,), count)
+        return None if together is None else [value for (value,) in together]
+
+    def together(self, names: Sequence[str], count: int) -> list[tuple[float, ...]] | None:
+        """Return the values of several metrics in the newest `count` steps that have all of them; None as `newest`."""
+        kept = [self._newest.get(name, ()) for name in names]
+        if not 0 < count <= min(len(self.steps), *map(len, kept)):
             return None
-        # Both grow step by step, so where their ends are those of the same steps all between them are.
-        if values[-1][0] != self.steps[-1] or values[-count][0] != self.steps[-count]:
-            return None
-        found = [values[place][1] for place in range(-count, 0)]
-        return found if all(map(math.isfinite, found)) else None
+        oldest = self.steps[-min(EVERY * count, len(self.steps))]
+        by_step = [dict(_since(values, oldest)) for values in kept]
+        steps = sorted(set(by_step[0]).intersection(*by_step[1:]))[-count:]
+        found = [tuple(values[step] for values in by_step) for step in steps]
+        return found if len(found) == count and all(map(math.isfinite, chain(*found))) else None
+
+    def all_newest(self, name: str) -> list[float]:
+        """Return a metric's finite values of all steps that are kept."""
+        return [value for _, value in self._newest.get(name, ()) if math.isfinite(value)]
 
     def newest_with(self, rows: int, least: int) -> int | None:
         """Return how many of the newest steps, `least` or more, have so many rows together; None if all have fewer.
@@ -123,6 +138,11 @@ class MetricWindow:
     def last_step(self, count: int) -> int:
         """Return the number of the first of the newest steps."""
         return list(self.steps)[-count:][0]
+
+
+def _since(values: Sequence[Value], oldest: int) -> Iterator[Value]:
+    """Go through the newest of a metric's values, as far back as a step."""
+    return takewhile(lambda value: value[0] >= oldest, reversed(values))
 
 
 def _as_number(value: object) -> float | None:

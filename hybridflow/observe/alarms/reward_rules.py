@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import takewhile
-from statistics import median
+from statistics import mean, median
 
 from hybridflow.observe.alarms.alarm import Finding, alarm_rules
 from hybridflow.observe.alarms.metric_window import MetricWindow
 
 STEPS = 5  # whose median must show it: with fewer, small batches do by chance
 NOW = 3  # newest steps, or those before something
-MIN_ROWS = 64  # as many grades that are alike are no chance, unless hardly one answer in 64 is right
-MIN_GROUPED_ROWS = 128  # of groups that are alike: they are 8 at least, where a prompt has 16 samples or fewer
+MIN_ROWS = 64  # as many rows say what a policy is
+MIN_GROUPED_ROWS = 128  # whose grades are alike: 8 prompts at least, where one has 16 samples or fewer
+CHANCE = 1e-4  # of as many steps as alike as these, if they are so as often as before: a run has thousands
 ALIKE = 1e-9  # of the size of a reward, that two may differ by and be the same one in float32 sums
+FALLEN = 0.5  # of what rewards were above the worst: with less, learning has done harm
+FALLING_STEPS = 15  # in nearly all of which they are so, where something else may be the cause and be seen by then
+MIN_FALLEN_ROWS = 256  # at either end: the mean of fewer is off by chance
+ROWS_A_PROMPT = 8  # that count as one: samples of a prompt are right together
 FAILURES = ("reward/failed_share", "reward/baseline_failed_share", "cost/failed_share")
 FAILED = 0.2  # share of the grades: every fifth row is lost
 SOLVED = 0.9  # of the way from the worst reward to the best one: there is hardly anything left to learn
@@ -39,8 +45,10 @@ def dead_reward(window: MetricWindow) -> Finding | None:
             "Look for its error in logs/; reward.max_failed_share=0 (of costs cost.max_failed_share=0) ends the run at "
             "the first one and shows it.",
         )
-    found = _seen(window, MIN_ROWS, _one_reward)
-    return found and Finding(
+    found = _seen(window, MIN_GROUPED_ROWS, _one_reward)
+    if found is None or _has_faded(window, found[0]):
+        return None
+    return Finding(
         *found,
         "Every answer gets the same reward, so nothing tells a good one from a bad one: the grader does not find what "
         "it looks for in these answers, or takes whatever it is given; or the task is far too hard for this model, or "
@@ -59,24 +67,46 @@ def _seen(window: MetricWindow, rows: int, look: Callable[[MetricWindow, int], s
     seen = None if steps is None else look(window, steps)
     if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
         return None
-    return steps, seen
+    return None if _is_chance(window, steps) else (steps, seen)
+
+
+def _is_chance(window: MetricWindow, steps: int) -> bool:
+    """Tell whether so many steps of one reward, or more, are none too many for a run that had such steps before.
+
+    Of a few rows none may be right in every second step; then as many such steps in a row happen by chance.
+    """
+    ends = window.together(("reward/min", "reward/max"), len(window.steps)) or []
+    alike = [low == high for low, high in ends]
+    newest = len([*takewhile(bool, reversed(alike))])
+    before = alike[: len(alike) - newest]
+    often = sum(before) / len(before) if before else 0.0
+    return bool(often ** max(newest, steps) > CHANCE)
+
+
+def _has_faded(window: MetricWindow, steps: int) -> bool:
+    """Tell whether rewards had fallen step by step before they came to be one: what breaks at once is the grader."""
+    means = window.all_newest("reward/mean")[: -steps or None]
+    begin = median_of_first(window, "reward/mean")
+    worst = window.median("reward/min", STEPS)
+    if begin is None or worst is None or len(means) < NOW:
+        return False
+    before = [mean - worst for mean in means[-NOW:]]
+    return 0 < median(before) <= FALLEN * (begin - worst)
 
 
 def _one_reward(window: MetricWindow, steps: int) -> str | None:
     """Say which reward all rows of each of the newest steps have; None if they differ within one."""
-    lowest = window.newest("reward/min", steps)
-    highest = window.newest("reward/max", steps)
-    if lowest is None or highest is None:
+    ends = window.together(("reward/min", "reward/max"), steps)
+    if ends is None or any(high - low > ALIKE * max(abs(high), 1.0) for low, high in ends):
         return None
-    if any(high - low > ALIKE * max(abs(high), 1.0) for low, high in zip(lowest, highest, strict=True)):
-        return None
+    lowest, highest = zip(*ends, strict=True)
     changes = max(highest) - min(lowest) > ALIKE * max(abs(max(highest)), 1.0)
     return f"reward/min and reward/max are {highest[-1]:g}{', one number in every step before' if changes else ''}"
 
 
 def _is_cut_off(window: MetricWindow) -> bool:
     """Tell whether nearly no answer ends before the limit: `truncation` says so."""
-    return (window.median("rollout/truncated_fraction", STEPS) or 0.0) >= ALL_CUT_OFF
+    return (window.median("rollout/truncated_fraction", NOW) or 0.0) >= ALL_CUT_OFF
 
 
 def is_better(window: MetricWindow) -> bool | None:
@@ -113,8 +143,8 @@ def is_solved(window: MetricWindow) -> bool:
     highest = window.first_median("reward/max", STEPS)
     best = window.median("reward/max", STEPS)
     begin = window.first_median("reward/mean", STEPS)
-    means = window.newest("reward/mean", len(window.steps))
-    if worst is None or highest is None or best is None or begin is None or means is None:
+    means = window.all_newest("reward/mean")
+    if worst is None or highest is None or best is None or begin is None:
         return False
     if not worst < highest <= best or begin >= worst + SOLVED * (best - worst):
         return False
@@ -122,6 +152,35 @@ def is_solved(window: MetricWindow) -> bool:
     solved = len([*takewhile(lambda part: part >= SOLVED, reversed(parts))])
     before = parts[-solved - NOW : -solved] if solved else []
     return solved >= NOW and (not before or median(before) >= LEARNED)
+
+
+@alarm_rules.register("falling_reward")
+def falling_reward(window: MetricWindow) -> Finding | None:
+    """See rewards that have fallen below half of what they were, and stay there, while nothing else is seen."""
+    # Where the loss has a term for entropy, that may be what outweighs them, and is seen later.
+    steps = window.newest_with(MIN_FALLEN_ROWS, FALLING_STEPS if "actor/entropy_loss" in window.names else STEPS)
+    first = window.first_with(MIN_FALLEN_ROWS, STEPS)
+    if steps is None or first is None:
+        return None
+    rewards, begins = window.newest("reward/mean", steps), window.first("reward/mean", first)
+    spreads, lowest = window.first("reward/std", first), window.first("reward/min", first)
+    rows = sum(window.first("rollout/rows", first) or [0.0])
+    if rewards is None or begins is None or spreads is None or lowest is None or not rows:
+        return None
+    begin, worst = mean(begins), min(*lowest, *rewards)
+    # The mean of the first rows is off by chance, but not by three of its standard errors.
+    least = begin - 3 * mean(spreads) * math.sqrt(ROWS_A_PROMPT / rows)
+    most = sorted(rewards)[-1 - len(rewards) // 10]
+    if not begin > worst or most - worst > FALLEN * (begin - worst) or most > least:
+        return None
+    return Finding(
+        steps,
+        f"reward/mean {median(rewards):.3g}, at the begin {begin:.3g}",
+        "Learning makes answers worse: the sign of a reward, an advantage or a loss is the wrong way round, another "
+        "term of the loss outweighs the reward, or prompts have become harder.",
+        "Look at the sign of what a grader, an estimator or a loss of yours gives for a good answer, take terms of the "
+        "loss away one by one, lower actor.optimizer.lr.",
+    )
 
 
 @alarm_rules.register("all_groups_alike")

@@ -158,10 +158,11 @@ def _apart_at_first(window: MetricWindow) -> float | None:
 @alarm_rules.register("slow_grader")
 def slow_grader(window: MetricWindow) -> Finding | None:
     """See steps that mostly wait for grades."""
-    grading = [values for method in GRADING if (values := window.newest(f"timing_s/{method}", STEPS)) is not None]
-    if not grading:
+    methods = [f"timing_s/{method}" for method in GRADING if window.newest(f"timing_s/{method}", STEPS) is not None]
+    grading = window.together(methods, STEPS) if methods else None
+    if grading is None:
         return None
-    seconds = median(map(sum, zip(*grading, strict=True)))
+    seconds = median(map(sum, grading))
     share = _share_of_step(window, min(seconds, _rest_of_step(window)))
     if share is None or share < SLOW_SHARE:
         return None
@@ -208,12 +209,14 @@ def _share_of_step(window: MetricWindow, seconds: float) -> float | None:
 @alarm_rules.register("straggling_rank")
 def straggling_rank(window: MetricWindow) -> Finding | None:
     """See one rank that is nearly always the slowest of its pool, by much."""
-    steps = window.newest("timing_s/step", STRAGGLING_STEPS)
     pools = [name.removeprefix(STRAGGLING) for name in window.names if name.startswith(STRAGGLING)]
-    for pool in pools if steps and window.last_step(STRAGGLING_STEPS) >= START_UP else ():
-        ranks = window.newest(f"perf/slowest_rank/{pool}", STRAGGLING_STEPS)
-        seconds = window.newest(f"{STRAGGLING}{pool}", STRAGGLING_STEPS)
-        if not steps or ranks is None or seconds is None or len({*ranks}) > 1 or median(seconds) < LEAST_S:
+    for pool in pools if window.last_step(STRAGGLING_STEPS) >= START_UP else ():
+        names = (f"perf/slowest_rank/{pool}", f"{STRAGGLING}{pool}", "timing_s/step")
+        known = window.together(names, STRAGGLING_STEPS)
+        if known is None:
+            continue
+        ranks, seconds, steps = zip(*known, strict=True)
+        if len({*ranks}) > 1 or median(seconds) < LEAST_S:
             continue
         shares = sorted(own / step for own, step in zip(seconds, steps, strict=True) if step)
         if len(shares) < STRAGGLING_STEPS or median(shares) < STRAGGLING_SHARE or shares[1] < STRAGGLING_LEAST:

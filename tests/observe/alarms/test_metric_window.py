@@ -19,12 +19,39 @@ def window_of(values: list[float | None], name: str = "x") -> MetricWindow:
     return window
 
 
-def test_the_newest_values_are_there_only_if_every_step_has_one() -> None:
+def test_the_newest_values_are_those_of_steps_that_have_one() -> None:
     window = window_of([1.0, 2.0, 3.0])
     assert window.newest("x", 2) == [2.0, 3.0] and window.newest("x", 4) is None
     assert window.median("x", 3) == 2.0 and window.now("x") == 3.0
     window.take({"step": 3, "y": 1.0})
-    assert window.newest("x", 2) is None and window.now("x") is None and [*window.names] == ["y"]
+    assert window.newest("x", 2) == [2.0, 3.0] and window.newest("x", 3) == [1.0, 2.0, 3.0]
+    assert window.now("x") is None and [*window.names] == ["y"]
+
+
+@pytest.mark.parametrize(("gaps", "known"), [(1, True), (2, True), (3, False), (50, False)])
+def test_what_fewer_than_every_second_step_has_is_no_value_of_now(gaps: int, known: bool) -> None:
+    window = window_of([1.0, 2.0])
+    for step in range(2, 2 + gaps):
+        window.take({"step": step, "y": 1.0})
+    assert (window.newest("x", 2) == [1.0, 2.0]) is known
+
+
+def test_metrics_are_looked_at_together_where_steps_have_both() -> None:
+    window = MetricWindow()
+    for step in range(6):
+        window.take({"step": step, "x": float(step)} | ({"y": 10.0 * step} if step % 2 else {}))
+    assert window.together(("x", "y"), 2) == [(3.0, 30.0), (5.0, 50.0)]
+    assert window.together(("x", "y"), 4) is None and window.together(("x", "z"), 1) is None
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=2 * NEWEST), st.integers(1, 20))
+def test_a_metric_with_gaps_is_its_newest_values(values: list[float | None], count: int) -> None:
+    window = MetricWindow()
+    for step, value in enumerate(values):
+        window.take({"step": step} | ({} if value is None else {"x": value}))
+    newest = [value for value in values[-2 * count :] if value is not None][-count:]
+    possible = len(newest) == count and count <= len(values)
+    assert window.newest("x", count) == (newest if possible else None)
 
 
 def test_what_is_not_finite_is_nan_and_no_part_of_a_median() -> None:
