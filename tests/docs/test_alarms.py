@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.observe.alarms import AlarmWatch, alarm_rules, learning_rules, reward_rules, running_rules
+from hybridflow.observe.alarms import AlarmWatch, alarm_rules, learning_rules, reward_rules, running_rules, update_rules
 from tests.docs.blocks import write_files
 
 PAGE = "docs/alarms.md"
@@ -32,17 +32,20 @@ def test_its_rule_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         f"{running_rules.IMBALANCE:g} or more",
         f"{running_rules.STRAGGLING_SHARE:.0%} of a step",
         f"{running_rules.SLOW_SHARE:.0%} of a step",
+        f"{update_rules.GRADIENT_FAR:,.0f} or more",
+        f"have {reward_rules.MIN_FALLEN_ROWS} rows",
+        f"one chance in {1 / reward_rules.CHANCE:,.0f}",
+        f"{learning_rules.GREEDY_GROUPS:.0%} or less",
         f"{running_rules.APART:g} nats or more",
         f"{learning_rules.TRUNCATED:.0%} or more",
-        f"{reward_rules.MIN_ROWS} rows together",
         f"{reward_rules.MIN_GROUPED_ROWS} rows together",
         f"{reward_rules.ALL_CUT_OFF:.0%} of the answers are cut off",
         f"{learning_rules.CUT_OFF_MORE:.0%} more",
         f"{reward_rules.UNEQUAL_GROUPS:.0%} or less",
         f"below {learning_rules.ENTROPY_LOW:g} nats",
         f"below {learning_rules.ENTROPY_NONE:g} for",
-        f"{learning_rules.KL_FAR:g} nats a token or more",
-        f"`actor/approx_kl` {learning_rules.KL_UPDATE:g} or more",
+        f"{update_rules.KL_FAR:g} nats a token or more",
+        f"`actor/approx_kl` {update_rules.KL_UPDATE:g} or more",
         f"fewer than {reward_rules.MIN_ROWS} rows",
         f"is {running_rules.FAR:g} nats a",
     ],

@@ -30,10 +30,10 @@ EXPLAINS: Mapping[str, frozenset[str]] = {
     "exploding_gradients": LOST,
     # A term of the loss that pays for entropy, or for none, takes the policy from where it was.
     "entropy_explosion": LOST,
+    "kl_blow_up": LOST,
     "entropy_collapse": LOST - {"truncation"},
     "length_explosion": LOST,
     "length_collapse": LOST - {"truncation"},
-    "kl_blow_up": LOST,
     "truncation": frozenset({"falling_reward"}),
     # Without any reward no group has a better answer, and nothing that it is from was better.
     "dead_reward": frozenset({"all_groups_alike", "falling_reward", "frozen_weights"}),

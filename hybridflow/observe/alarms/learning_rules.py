@@ -30,6 +30,7 @@ ENTROPY_GIVEN = 0.25  # of what it was, with no better reward for it: what was g
 ENTROPY_RISEN = 2.0  # times what it was, with no better reward for it
 ENTROPY_MORE = 0.5  # nats a token, and so much more: of each token e^0.5 = 1.6 times as many choices
 GREEDY_GROUPS = 0.3  # share of unequal groups, where independent samples would differ in nearly all of them
+ANSWER_ENTROPY = 0.5  # nats a whole answer: more than half of the samples of a prompt, e^-0.5, are the same one
 DIFFICULT = (0.05, 0.9)  # of the way from the worst reward to the best: groups of independent samples then differ
 LENGTH_LEFT = 0.5  # of what it was
 LENGTH_GONE = 0.1  # of what it was: also where rewards are better for it, which answers that become concise may be
@@ -110,8 +111,8 @@ def greedy_sampling(window: MetricWindow) -> Finding | None:
     """
     begin = median_of_first(window, "actor/entropy")
     now = window.median("actor/entropy", NOW)
-    groups = window.first_median("rollout/unequal_groups", NOW)
-    if begin is None or now is None or groups is None or max(begin, now) > ENTROPY_LOW or groups > GREEDY_GROUPS:
+    alike = _answers_alike(window)
+    if begin is None or now is None or alike is None or max(begin, now) > ENTROPY_LOW:
         return None
     worst, mean, best = (window.first_median(f"reward/{name}", NOW) for name in ("min", "mean", "max"))
     if worst is None or mean is None or best is None or window.first_with(MIN_ROWS, NOW) != NOW:
@@ -120,11 +121,22 @@ def greedy_sampling(window: MetricWindow) -> Finding | None:
         return None
     return Finding(
         NOW,
-        f"actor/entropy {begin:.3g} nats a token in the first step, rollout/unequal_groups {groups:.0%}",
+        f"actor/entropy {begin:.3g} nats a token in the first step, {alike}",
         "Sampling gives nearly always the same answer to a prompt, from the first step on: its temperature is too low, "
         "or top_k or top_p leave it no choice.",
         "Sample at rollout.temperature=1 with all tokens (rollout.top_p=1, rollout.top_k=-1).",
     )
+
+
+def _answers_alike(window: MetricWindow) -> str | None:
+    """Say by what it is known that samples of a prompt were alike at the begin; None if they were not."""
+    groups = window.first_median("rollout/unequal_groups", NOW)
+    if groups is not None:
+        return f"rollout/unequal_groups {groups:.0%}" if groups <= GREEDY_GROUPS else None
+    begin, length = (median_of_first(window, name) for name in ("actor/entropy", "response_length/mean"))
+    if begin is None or length is None or begin * length > ANSWER_ENTROPY:
+        return None
+    return f"{begin * length:.2g} nats in an answer of {length:.0f} tokens"
 
 
 @alarm_rules.register("length_collapse")

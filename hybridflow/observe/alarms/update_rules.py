@@ -18,6 +18,7 @@ KL_BROKEN = 0.5  # nats a token that a single step moves it by: nothing of what 
 KL_UPDATE = 0.15  # nats a token that one step moves the policy by: where clipping holds it, it is below a fifth of that
 PAID = 10  # steps in which a policy that gets better for it may be far: what pays for the way shows itself meanwhile
 LOST = 0.1  # of the reward above the worst: with less, what the policy could is gone
+ERRORS = 3.0  # standard errors of the mean, by which there was a reward to lose
 FALLS = 0.5  # of what is left of it, in each of the steps after: what a grader that breaks takes is gone at once
 JUMP = 1.5  # times, up or down, from one step to the next: what is learned changes less
 STILL = 1e-12  # nats a token: less than float32 can see of a policy that moves
@@ -105,13 +106,15 @@ def kl_blow_up(window: MetricWindow) -> Finding | None:
     Where nothing measures either (no reference, one update a step), what it could is gone from one step to the next.
     """
     seen = []
-    # A policy whose rewards get better as it goes far is paid for it: if by something odd, that is seen before.
-    steps = window.newest_with(MIN_ROWS, PAID if is_better(window) else NOW)
+    # A policy whose rewards get better as it goes far, or whose entropy does, may be paid for it: if so, by something
+    # odd, that is seen before.
+    paid = is_better(window) or "actor/entropy_loss" in window.names
+    steps = window.newest_with(MIN_ROWS, PAID if paid else NOW)
     for name, bound in (("actor/kl", KL_FAR), ("actor/kl_loss", KL_FAR), ("actor/approx_kl", KL_UPDATE)):
         values = None if steps is None else window.newest(name, steps)
-        size = 0.0 if values is None else _mostly(values)
+        size = 0.0 if values is None else _mostly(values) if bound == KL_FAR else median(map(abs, values))
         if size >= bound:
-            seen.append(f"{name} {size:.3g} nats a token or more")
+            seen.append(f"{name} {size:.3g} nats a token")
     moved = abs(window.now("actor/approx_kl") or 0.0)
     if not seen and moved >= KL_BROKEN and window.newest_with(MIN_ROWS, 1) == 1:
         return _runs_away(1, f"actor/approx_kl {moved:.3g} nats a token in one step")
@@ -130,7 +133,7 @@ def _thrown_off(window: MetricWindow) -> tuple[int, str] | None:
 
     A grader that breaks leaves answers as they were, and what is learned step by step changes them little at a time.
     """
-    for since in range(NOW, STEPS + 1):
+    for since in range(2, STEPS + 1):
         seen = _lost_since(window, since)
         if seen:
             return 1 + since, seen
@@ -139,12 +142,14 @@ def _thrown_off(window: MetricWindow) -> tuple[int, str] | None:
 
 def _lost_since(window: MetricWindow, since: int) -> str | None:
     """Say what has become of answers in so many steps in which nearly all reward was gone; None if it was not."""
-    known = window.together(("reward/mean", "reward/min", "rollout/rows"), 1 + since)
+    known = window.together(("reward/mean", "reward/min", "reward/std", "rollout/rows"), 1 + since)
     if known is None:
         return None
-    rewards, worst, rows = zip(*known, strict=True)
+    rewards, worst, spreads, rows = zip(*known, strict=True)
     before, *after = (reward - min(worst) for reward in rewards)
-    if before <= 0 or after[-1] > LOST * before or min(rows[0], sum(rows[1:])) < MIN_ROWS:
+    if min(rows[0], sum(rows[1:])) < MIN_ROWS or after[-1] > LOST * before:
+        return None
+    if before <= ERRORS * spreads[0] / math.sqrt(rows[0]):  # a few that were right by chance
         return None
     if since == NOW and all(0 < later <= FALLS * was for was, later in pairwise((before, *after))):
         return f"reward/mean {', '.join(f'{reward:.3g}' for reward in rewards)} from step to step"
@@ -152,10 +157,9 @@ def _lost_since(window: MetricWindow, since: int) -> str | None:
         return None
     for name in ("response_length/mean", "actor/entropy"):
         was, *now = window.newest(name, 1 + since) or [0.0, 0.0]
-        reached = median(now[-NOW:]) if since == NOW else now[-1]
-        if was > 0 and not was / JUMP < reached < was * JUMP:
-            seen = f"{name} {reached:.3g} and reward/mean {rewards[-1]:.3g}"
-            return f"{seen}; {'one step' if since == NOW else f'{since} steps'} before {was:.3g} and {rewards[0]:.3g}"
+        if was > 0 and not any(was / JUMP < value < was * JUMP for value in now[-2:]):
+            seen = f"{name} {now[-1]:.3g} and reward/mean {rewards[-1]:.3g}"
+            return f"{seen}; {since} steps before {was:.3g} and {rewards[0]:.3g}"
     return None
 
 
