@@ -28,6 +28,7 @@ def test_an_actor_over_two_nodes_learns_as_on_one(tmp_path: Path, forks: dict[st
         assert nodes_by_group(apart["ranks"], apart["training"]) == [1, 1], "a tensor group is on one node"
     assert nodes_by_group(by_auto["ranks"], by_auto["generating"]) == [1, 1], "and so it is in generation"
     assert by_nodes["steps"] == alone["steps"] and len(alone["steps"]) == 2
+    assert all(step["actor/grad_norm"] > 0 for step in alone["steps"]), "there is something to learn"
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for ran in (alone, by_auto) for step in ran["steps"])
 
 
