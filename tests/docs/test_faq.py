@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 
 from tests.docs.blocks import ROOT
-from tests.docs.messages import raised, texts
+from tests.docs.messages import raised, template, texts, trees
 
 OURS, _, LIBRARIES = (ROOT / "docs/faq.md").read_text(encoding="utf-8").partition("## Messages of libraries")
 ROW = re.compile(r"^\| `([^`]+)` \| (.+) \|$", re.MULTILINE)
@@ -15,6 +16,9 @@ ERRORS = {"HybridFlowError", "ClusterError", "CheckpointError", "DiskError", "Se
 BEFORE_A_START = {"ConfigError", "DataError", "NameTakenError", "RowError"}
 SETTING = re.compile(r"[a-z_]+\.[a-z_.…]+:")  # a message that begins so says itself what it is about
 QUOTES = [quote for quote, _ in ROW.findall(OURS)]
+
+
+OF_ANY_SETTING = re.compile(r"(…(=…)?: (?!…)|no … is named)")  # its key, or the part, is filled in
 
 
 def begins_with(text: str, quote: str) -> bool:
@@ -37,4 +41,20 @@ def test_every_error_for_a_user_is_on_it() -> None:
     found = dict(raised(ERRORS)) | of_files
     assert len(found) > 150
     lacking = {place: text for place, text in found.items() if not any(begins_with(text, quote) for quote in QUOTES)}
+    assert not lacking
+
+
+def test_what_is_said_of_any_setting_is_on_it() -> None:
+    """Such words are put together and raised elsewhere; a row that begins with a key alone would stand for all."""
+    found = {
+        f"{path}:{node.lineno}": " ".join(template(node).split())
+        for path, tree in trees().items()
+        if path.startswith(("hybridflow/config/", "hybridflow/registry.py"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+    }
+    found = {place: text for place, text in found.items() if OF_ANY_SETTING.match(text)}
+    assert len(found) > 15
+    telling = [quote for quote in QUOTES if re.search(r"\w{2}", quote)]
+    lacking = {place: text for place, text in found.items() if not any(begins_with(text, quote) for quote in telling)}
     assert not lacking
