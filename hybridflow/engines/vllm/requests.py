@@ -25,7 +25,7 @@ def parameters(
 ) -> list[Any]:
     """Return vLLM's SamplingParams of each row, which is one sample. Text is made only where a string may end the row.
 
-    `allowed`: the only ids that are sampled; None: all.
+    `allowed`: the only ids that are sampled; None: all. Raises ValueError as `refuse_unknown`, asked once for all rows.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -49,6 +49,7 @@ def parameters(
         # changes in its copy is the same for all of these rows.
         skip_clone=True,
     )
+    refuse_unknown(shared)
     rows = [copy(shared) for _ in seeds]  # making each would check all of it again
     for row, seed in zip(rows, seeds, strict=True):
         row.seed = seed

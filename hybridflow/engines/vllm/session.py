@@ -11,7 +11,7 @@ import numpy as np
 from hybridflow.batch import Ragged
 from hybridflow.engines.generation_session import Request, Session
 from hybridflow.engines.sampling import FinishedRow, Sampling
-from hybridflow.engines.vllm.requests import finished_row, refuse_unknown
+from hybridflow.engines.vllm.requests import finished_row
 
 
 class VllmSession(Session):
@@ -44,12 +44,11 @@ class VllmSession(Session):
             self.add([(one.row, one.prompt)], wanted)
 
     def add(self, rows: Iterable[tuple[int, np.ndarray]], wanted: Sequence[Any]) -> None:
-        """Take up rows, by their numbers, with vLLM's parameters of each. Raises ValueError as `refuse_unknown`."""
+        """Take up rows, by their numbers, with vLLM's parameters of each, as `requests.parameters` makes them."""
         from vllm.inputs import tokens_input
 
         salt = str(self._renewed) if self._renewed else None
         for (row, prompt), one in zip(rows, wanted, strict=True):
-            refuse_unknown(one)
             self._names[row] = self._engine.add_request(str(row), tokens_input(prompt.tolist(), cache_salt=salt), one)
 
     def advance(self) -> list[FinishedRow]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import numpy as np
 import torch
 
 from hybridflow.batch import Ragged
 from hybridflow.engines.sampling import Generated, Sampling
+from hybridflow.engines.vllm import requests
 from hybridflow.engines.vllm.engine import VllmEngine
+from hybridflow.engines.vllm.requests import refuse_unknown
 from tests.engines.vllm.prefix_rank_functions import engine
 
 
@@ -78,22 +79,25 @@ def session_plans(folder: Path, prompts: Ragged, sampling: Sampling) -> tuple[in
     return first, second
 
 
-def refusals(folder: Path, prompt: list[int], parameters: list[dict[str, Any]]) -> list[str]:
+def refusals(parameters: list[dict[str, Any]]) -> list[str]:
     """What is said of rows with these parameters of vLLM, beside those that all have; "" of one that is sampled."""
     from vllm import SamplingParams
 
-    made = engine(folder)
-    session = made._session(together=True)
     said = []
     for own in parameters:
-        with session:
-            try:
-                row = SamplingParams(**{"max_tokens": 3, "seed": 7, "logprobs": 0, "flat_logprobs": True, **own})
-                session.add([(0, np.array(prompt))], [row])
-                said.append("")
-            except ValueError as error:
-                said.append(str(error))
+        try:
+            refuse_unknown(SamplingParams(**{"max_tokens": 3, "seed": 7, "logprobs": 0, "flat_logprobs": True, **own}))
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
     return said
+
+
+def looks_of_a_call(folder: Path, prompts: Ragged) -> int:
+    """How many rows' parameters a call that generates looks at."""
+    with mock.patch.object(requests, "refuse_unknown", wraps=refuse_unknown) as looks:
+        engine(folder).generate(prompts, Sampling(1.0, max_tokens=2), list(range(len(prompts))))
+    return looks.call_count
 
 
 @contextmanager

@@ -107,10 +107,14 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def test_rows_that_our_steps_and_draws_would_sample_wrongly_are_refused(folder: Path, ranks1: Ranks) -> None:
+def test_rows_that_our_steps_and_draws_would_sample_wrongly_are_refused(ranks1: Ranks) -> None:
     """Each parameter that they do not look at, by its name; greedy rows draw nothing."""
     given = [{}, {"temperature": 0.0, "seed": None}, *({name: value} for name, value in OTHERS.items())]
-    [[seeded, greedy, *said]] = ranks1.run(rank_functions.refusals, folder, [2, 3, 4], given)
+    [[seeded, greedy, *said]] = ranks1.run(rank_functions.refusals, given)
     assert seeded == greedy == ""
     for (name, value), line in zip(OTHERS.items(), said, strict=True):
         assert f" {name} = {value!r}" in line
+
+
+def test_parameters_that_all_rows_of_a_call_share_are_looked_at_once(folder: Path, ranks1: Ranks) -> None:
+    assert ranks1.run(rank_functions.looks_of_a_call, folder, Ragged.of([[2, 3, 4]] * 8)) == [1]
