@@ -59,6 +59,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
         overrides = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
         done.append(Job(overrides, _run(config), folder_of(config)))
 
+    compose.store_schema()
     app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
     try:
         with _as_hydras(argv), option_loader.in_hydras_place():

@@ -177,7 +177,6 @@ def _carry_out_one(job: Job, place: str, config_dir: Path | None, new: bool) -> 
         stage_record.begun(job.folder, job.key),
         hydras_record.kept([job.folder]),
     ):
-        compose.store_schema()
         status = hydra_application.hand_over(stage.command, command[2:])
     if status:
         raise HybridFlowError(

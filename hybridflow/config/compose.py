@@ -47,8 +47,7 @@ VERSION_BASE = "1.3"
 JOB = "launch"  # what Hydra calls its application by: the module that starts it
 
 CONFIG_STORE = {"name": "config_schema", "provider": "hybridflow"}
-ConfigStore.instance().store(node=Config, **CONFIG_STORE)
-_stored: DictConfig | None = None  # the schema that is in it; None: the class
+_stored: DictConfig | None = None  # the schema that is in it; making one takes longer than most imports
 OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 
