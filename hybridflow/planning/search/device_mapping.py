@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import monotonic
+from functools import partial
 from types import MappingProxyType
 
 from hybridflow.errors import HybridFlowError, counted
@@ -18,6 +18,7 @@ from hybridflow.planning.estimates import SlotMemory, StepEstimate
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RunSpec, Work
 from hybridflow.planning.search.placement_search import Candidate, Found, PlacementSearch
+from hybridflow.planning.search.shared_time import least_bound
 from hybridflow.planning.search.simulated_costs import SimulatedCosts, by_plan, divisors
 from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT
 from hybridflow.planning.slot_memory import slot_memory
@@ -173,18 +174,11 @@ def _why_unfit(search: PlacementSearch, candidate: Candidate) -> str:
 
 
 def _bound(search: PlacementSearch, found: Sequence[Found], within_s: float, progress: Progress) -> float:
-    """Return seconds that no placement of what was found is below, the fastest first; each may take as long as is left
-    for one of those that remain.
-    """
+    """Return seconds that no placement of what was found is below."""
     best = found[0].seconds
     above = best * (1 + 1e-9)  # of others it is enough to know that they are above
-    bound = best
-    begun = monotonic()
-    for number, one in enumerate(found):
-        progress("bounds", number, len(found))
-        left = begun + within_s - monotonic()
-        bound = min(bound, search.bound(one.candidate, above, max(left, 0.0) / (len(found) - number)))
-    return bound
+    bounds = [partial(search.bound, one.candidate, above) for one in found]
+    return least_bound(bounds, best, within_s, lambda done: progress("bounds", done, len(found)))
 
 
 def _simulated(
