@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from functools import lru_cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from hybridflow.bounds import Number, endless, number
 from hybridflow.config import pool_sizes, setting_keys
@@ -31,7 +30,7 @@ def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
     """Yield lists and objects in a list of values, as `key: what is wrong`: OmegaConf lets them in."""
     of: Any = type(value)
     if is_dataclass(value):
-        for name, kind in _hints(of).items():
+        for name, kind in setting_keys.hints_of(of).items():
             yield from nested(getattr(value, name), kind, f"{key}.{name}".lstrip("."))
     elif isinstance(value, list) and get_origin(hint) is list:
         for entry in value:
@@ -39,17 +38,12 @@ def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
                 yield f"{key}: wrong type: {entry} given among its values, where one value was expected"
 
 
-@lru_cache(maxsize=256)  # the settings are looked at several times, and evaluating annotations takes milliseconds
-def _hints(kind: Any, include_extras: bool = False) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=include_extras)
-
-
 def _wrong(key: str, value: Any, hint: Any) -> Iterator[str]:
     of: Any = type(value)
     if key == pool_sizes.KEY:  # which may be other things than numbers
         yield from pool_sizes.problems(value)
     elif is_dataclass(value):
-        for name, kind in _hints(of, include_extras=True).items():
+        for name, kind in setting_keys.hints_of(of, include_extras=True).items():
             yield from _wrong(f"{key}.{name}".lstrip("."), getattr(value, name), kind)
     elif isinstance(value, list | dict):
         kind = (get_args(hint) or (Any,))[-1]

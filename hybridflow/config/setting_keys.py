@@ -26,6 +26,7 @@ from hybridflow.config.schema import TrainedRoleConfig
 
 ROLE = "ROLE"
 KINDS = {bool: "true or false", str: "text", int: "whole number", float: "number", Any: "anything"}
+YAML = {None: "null", True: "true", False: "false"}
 UNITS = {"_s": "seconds", "_gib": "GiB", "_tokens": "tokens", "_token_ids": "ids of tokens", "_rows": "rows"}
 
 
@@ -66,7 +67,7 @@ class Setting:
         if self.default is ... or self.default == MISSING:
             return ""
         if self.default is None or isinstance(self.default, bool):
-            return {None: "null", True: "true", False: "false"}[self.default]
+            return YAML[self.default]
         if isinstance(self.default, str) and not isinstance(self.default, Enum):
             return self.default or '""'
         return str(self.default).replace("'", "")
@@ -147,6 +148,16 @@ def _above(lines: list[str], by_line: dict[int, str], line: int) -> str:
     while (line := line - 1) in by_line and lines[line - 1].lstrip().startswith("#"):
         text.insert(0, by_line[line])
     return " ".join(text)
+
+
+def hints_of(section: Any, *, include_extras: bool = False) -> dict[str, Any]:
+    """Return the types of a section's settings, by name; `include_extras`: with what is annotated to them."""
+    return _hints(section, include_extras)  # apart, as what `is_dataclass` has narrowed is no key for a type checker
+
+
+@lru_cache(maxsize=256)  # the settings are looked at several times, and evaluating annotations takes milliseconds
+def _hints(section: Any, include_extras: bool) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=include_extras)
 
 
 def values_of(hint: Any) -> list[str]:

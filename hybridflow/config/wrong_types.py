@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
-from functools import lru_cache
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from omegaconf import MISSING, Container, Node, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
@@ -21,7 +20,6 @@ from hybridflow.errors import shown
 ONE = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
 SEVERAL = {bool: "true or false", str: "texts", int: "whole numbers", float: "numbers"}
 ENTRY = re.compile(r"\[\d+\]")
-YAML = {None: "null", True: "true", False: "false"}
 TRIED = (1, 0.5, 0, 2)  # as an example of a number, until one is within bounds
 MAX_NAMED = 6  # settings of a section
 
@@ -96,7 +94,7 @@ def _place(key: str) -> _Place | None:
     nullable = False
     for part in filter(None, [*ENTRY.sub("", key).split("."), *ENTRY.findall(key)]):
         if is_dataclass(hint):
-            hints = _hints(hint)
+            hints = setting_keys.hints_of(hint, include_extras=True)
             if part not in hints:
                 return None
             hint, nullable = _without_null(hints[part])
@@ -107,15 +105,6 @@ def _place(key: str) -> _Place | None:
         else:
             return None
     return _Place(hint, default, nullable)
-
-
-def _hints(section: Any) -> dict[str, Any]:
-    return _hints_of_class(section)
-
-
-@lru_cache(maxsize=256)  # evaluating annotations takes milliseconds
-def _hints_of_class(section: type) -> dict[str, Any]:
-    return get_type_hints(section, include_extras=True)
 
 
 def _is_nested(hint: Any) -> bool:
@@ -141,7 +130,7 @@ def _in_words(hint: Any) -> str:
     if get_origin(hint) is dict:
         return "values by name"
     if is_dataclass(hint):
-        names = list(_hints(hint))
+        names = list(setting_keys.hints_of(hint))
         more = ", …" if len(names) > MAX_NAMED else ""
         return f"settings by name ({', '.join(names[:MAX_NAMED])}{more})"
     if _is_enum(hint):
@@ -171,7 +160,7 @@ def _given(key: str, value: object) -> str:
     """Show a value as it was given, in YAML's words; of one that has a secret in it, say what it is."""
     if any(secret_settings.found(value, ENTRY.sub("", key))):
         return "values by name" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else "a text"
-    return YAML[value] if value is None or isinstance(value, bool) else shown(value)
+    return setting_keys.YAML[value] if value is None or isinstance(value, bool) else shown(value)
 
 
 def _unwrapped(value: object) -> object:
@@ -202,13 +191,13 @@ def _right(place: _Place, given: object) -> tuple[str, str]:
         below, value = _right(_Place(_without_null(of)[0], getattr(place.default, name, None), False), None)
         return f".{name}{below}", value
     if place.default not in (None, "", MISSING) and not _is_enum(hint):
-        return "", YAML[place.default] if isinstance(place.default, bool) else str(place.default)
+        return "", setting_keys.YAML[place.default] if isinstance(place.default, bool) else str(place.default)
     return "", _value(hint)
 
 
 def _settable(section: Any) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a section that stand for themselves first, then its sections and lists."""
-    yield from sorted(_hints(section).items(), key=lambda item: _is_nested(item[1]))
+    yield from sorted(setting_keys.hints_of(section, include_extras=True).items(), key=lambda item: _is_nested(item[1]))
 
 
 def _fits(hint: Any, value: object) -> bool:

@@ -10,6 +10,15 @@ from hybridflow.observe.alarms import alarms_of
 Metrics = dict[str, Any]
 Change = Callable[[int], Mapping[str, Any]]
 
+ONE_REWARD = {
+    "reward/mean": 0.0,
+    "reward/std": 0.0,
+    "reward/min": 0.0,
+    "reward/max": 0.0,
+    "rollout/unequal_groups": 0.0,
+}
+NO_ADVANTAGE = {"critic/advantages_max": 0.0, "critic/advantages_min": -0.0}
+
 
 def well(step: int) -> Metrics:
     """A step of GRPO on two replicas that learns: small differences from step to step, as there always are."""

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from hybridflow.observe.alarms import alarms_of
-from tests.observe.alarms.records import Change, Metrics, names_of, run_of, well
+from tests.observe.alarms.records import NO_ADVANTAGE, ONE_REWARD, Change, Metrics, names_of, run_of, well
 
-ONE_REWARD = {
-    "reward/mean": 0.0,
-    "reward/std": 0.0,
-    "reward/min": 0.0,
-    "reward/max": 0.0,
-    "rollout/unequal_groups": 0.0,
-}
 RIGHT = {"reward/mean": 1.0, "reward/std": 0.0, "reward/min": 1.0, "reward/max": 1.0, "rollout/unequal_groups": 0.0}
-NO_ADVANTAGE = {"critic/advantages_max": 0.0, "critic/advantages_min": -0.0}
 
 
 def times(name: str, factor: float) -> Change:

@@ -7,16 +7,7 @@ import math
 import pytest
 
 from hybridflow.observe.alarms import alarms_of
-from tests.observe.alarms.records import Metrics, names_of, run_of
-
-ONE_REWARD = {
-    "reward/mean": 0.0,
-    "reward/std": 0.0,
-    "reward/min": 0.0,
-    "reward/max": 0.0,
-    "rollout/unequal_groups": 0.0,
-}
-NO_ADVANTAGE = {"critic/advantages_max": 0.0, "critic/advantages_min": -0.0}
+from tests.observe.alarms.records import NO_ADVANTAGE, ONE_REWARD, Metrics, names_of, run_of
 
 
 @pytest.mark.parametrize(
